@@ -1,0 +1,1 @@
+"""Host side: sources of images, augmentation of pixels, batches by Grain."""

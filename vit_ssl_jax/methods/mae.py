@@ -1,0 +1,134 @@
+"""MAE: hide most patches, encode the rest, reconstruct the pixels of the hidden ones.
+
+Masked Autoencoders Are Scalable Vision Learners (He et al., 2022).
+"""
+
+import dataclasses
+import functools
+
+import chex
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.models import decoder, vit
+from vit_ssl_jax.ops import images, masks, patches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyper-parameters of the objective."""
+
+    mask_ratio: float  # share of hidden patches
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    norm_pixels: bool  # standardise every target patch (norm_pix_loss)
+
+
+class MAE(nn.Module):
+    """Encoder over the visible patches, decoder over all."""
+
+    encoder: vit.ViT
+    decoder: decoder.Decoder
+
+    def __call__(self, views, train):
+        """Pixels of the hidden patches: `[B M P*P*C]` float32."""
+        tokens = self.encoder.place(self.encoder.embed(views["image"]))
+        latent = self.encoder.encode(patches.take(tokens, views["keep"]), train)
+        return self.decoder(latent, views["keep"], views["hide"], train)
+
+
+def kept_tokens(tokens, mask_ratio):
+    """Number of visible patches: the published `int(N * (1 - ratio))`, float as it is."""
+    return int(tokens * (1 - mask_ratio))
+
+
+def make_views(key, batch, *, normalize, tokens, kept):
+    """`image [B H W C]` standardised; `keep [B K]`, `hide [B M]` ids in random order."""
+    keep, hide = masks.random_split(key, len(batch["image"]), tokens, kept)
+    return {"image": normalize(batch["image"]), "keep": keep, "hide": hide}
+
+
+def make_targets(ema, views, *, patch, norm_pixels):
+    """Pixels of the hidden patches `[B M P*P*C]`, standardised one by one if asked.
+
+    The variance is the unbiased one (n - 1), its epsilon 1e-6.
+    """
+    del ema
+    pixels = patches.take(patches.patchify(views["image"], patch), views["hide"])
+    if not norm_pixels:
+        return pixels
+    mean = pixels.mean(-1, keepdims=True)
+    variance = pixels.var(-1, ddof=1, keepdims=True)
+    return (pixels - mean) / jnp.sqrt(variance + 1e-6)
+
+
+def loss_fn(outputs, targets):
+    """Mean squared error over hidden patches: `[B M F], [B M F] -> scalar, {}`."""
+    chex.assert_equal_shape([outputs, targets])
+    return jnp.mean(jnp.square(outputs - targets)), {}
+
+
+def draw(outputs, targets, views, *, grid, patch, mean_std, norm_pixels):
+    """`masked` and `reconstruction` images `[B H W C]` in [0, 1].
+
+    With `norm_pixels` a patch is drawn with the mean and deviation of its true pixels,
+    which the model didn't predict.
+    """
+    del targets
+    cells = patches.patchify(views["image"], patch)
+    if norm_pixels:
+        hidden = patches.take(cells, views["hide"])
+        std = jnp.sqrt(hidden.var(-1, ddof=1, keepdims=True) + 1e-6)
+        outputs = outputs * std + hidden.mean(-1, keepdims=True)
+    rows = jnp.arange(len(cells))[:, None]
+    out = {"masked": jnp.zeros_like(outputs), "reconstruction": outputs}
+    filled = {k: cells.at[rows, views["hide"]].set(v) for k, v in out.items()}
+    return {
+        name: images.denormalize(patches.unpatchify(x, patch, grid), *mean_std)
+        for name, x in filled.items()
+    }
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    encoder = context.vit()
+    tokens = encoder.grid[0] * encoder.grid[1]
+    kept = kept_tokens(tokens, c.mask_ratio)
+    if not 0 < kept < tokens:
+        raise UserError(
+            f"config.method.mask_ratio: {c.mask_ratio} keeps {kept} of {tokens} "
+            "patches; at least one must be kept and one hidden"
+        )
+    if c.decoder_width % c.decoder_heads or c.decoder_width % 4:
+        raise UserError(
+            f"config.method.decoder_width: {c.decoder_width} must be divisible by 4 "
+            f"and by decoder_heads={c.decoder_heads}"
+        )
+    model = MAE(
+        encoder=encoder,
+        decoder=decoder.Decoder(
+            grid=encoder.grid,
+            width=c.decoder_width,
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            features=3 * encoder.patch**2,
+            cls=encoder.cls,
+            style=encoder.style,
+        ),
+    )
+
+    numbers = dict(patch=encoder.patch, norm_pixels=c.norm_pixels)
+    return Method(
+        model=model,
+        make_views=functools.partial(
+            make_views, normalize=context.normalize, tokens=tokens, kept=kept
+        ),
+        make_targets=functools.partial(make_targets, **numbers),
+        loss_fn=loss_fn,
+        draw=functools.partial(
+            draw, grid=encoder.grid, mean_std=context.mean_std, **numbers
+        ),
+    )

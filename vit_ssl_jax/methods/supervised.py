@@ -1,0 +1,88 @@
+"""Supervised ViT: classify images (Dosovitskiy et al., 2021)."""
+
+import dataclasses
+import functools
+
+import chex
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.models import layers, vit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyper-parameters of the objective."""
+
+    pool: str  # "cls": the class token; "mean": patches, normed after pooling
+    label_smoothing: float
+
+
+class Supervised(nn.Module):
+    """Encoder and linear classifier."""
+
+    encoder: vit.ViT
+    pool: str
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, views, train):
+        """Logits `[B classes]` float32."""
+        tokens = self.encoder(views["image"], train)
+        x = vit.pool(tokens, self.pool, self.encoder.cls)
+        if self.pool == "mean":
+            x = layers.norm(self.encoder.style, "norm")(x)
+        x = layers.dense(self.num_classes, self.encoder.style, "head")(x)
+        return x.astype(jnp.float32)
+
+
+def make_views(key, batch, *, normalize):
+    """`image [B H W C]` standardised, `label [B]`."""
+    del key
+    return {"image": normalize(batch["image"]), "label": batch["label"]}
+
+
+def make_targets(ema, views, *, num_classes, label_smoothing):
+    """Soft labels `[B classes]`: `(1 - s)` on the label plus `s / classes` on all."""
+    del ema
+    one_hot = jnp.eye(num_classes, dtype=jnp.float32)[views["label"]]
+    return optax.smooth_labels(one_hot, label_smoothing)
+
+
+def loss_fn(outputs, targets):
+    """Softmax cross-entropy, mean over images: `[B C], [B C] -> scalar, metrics`."""
+    chex.assert_equal_shape([outputs, targets])
+    loss = optax.softmax_cross_entropy(outputs, targets).mean()
+    right = outputs.argmax(-1) == targets.argmax(-1)
+    return loss, {"top1": right.mean()}
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
+    encoder = context.vit(final_norm=c.pool == "cls")
+    if c.pool == "cls" and not encoder.cls:
+        raise UserError(
+            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
+            "or pool='mean'"
+        )
+    if context.num_classes < 2:
+        raise UserError(
+            "config.method: 'supervised' needs labels, but the data has none; give "
+            "class folders or a labelled set"
+        )
+    return Method(
+        model=Supervised(
+            encoder=encoder, pool=c.pool, num_classes=context.num_classes
+        ),
+        make_views=functools.partial(make_views, normalize=context.normalize),
+        make_targets=functools.partial(
+            make_targets,
+            num_classes=context.num_classes,
+            label_smoothing=c.label_smoothing,
+        ),
+        loss_fn=loss_fn,
+    )

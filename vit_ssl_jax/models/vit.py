@@ -1,0 +1,196 @@
+"""The Vision Transformer (Dosovitskiy et al., 2021): three verbs, any variant.
+
+B batch, H W C image, P patch side, N tokens, D width, A heads, L layers.
+"""
+
+import math
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_ssl_jax import partition
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.models import layers
+from vit_ssl_jax.ops import patches, posemb
+
+# name: depth, width, MLP width, heads. Ti, S: DeiT (2021), table 1; B, L, H: ViT,
+# table 1; g, G: Zhai et al. (2022), table 2.
+VARIANTS = {
+    "Ti": (12, 192, 768, 3),
+    "S": (12, 384, 1536, 6),
+    "B": (12, 768, 3072, 12),
+    "L": (24, 1024, 4096, 16),
+    "H": (32, 1280, 5120, 16),
+    "g": (40, 1408, 6144, 16),
+    "G": (48, 1664, 8192, 16),
+}
+POSEMBS = ("none", "learned", "sincos", "sincos_big_vision")
+
+
+def decode_variant(variant):
+    """"B/16" -> dict(depth, width, hidden, heads, patch).
+
+    Any other shape is spelt "depth x width x heads / patch", e.g. "4x128x4/4" (the MLP
+    is four widths wide). Raises UserError where the name isn't understood.
+    """
+    name, _, patch = variant.partition("/")
+    free = re.fullmatch(r"(\d+)x(\d+)x(\d+)", name)
+    if not patch.isdecimal() or int(patch) < 1 or not (name in VARIANTS or free):
+        raise UserError(
+            f"config.vit.variant: {variant!r} is not a ViT; say NAME/PATCH with NAME "
+            f"one of {', '.join(VARIANTS)} or DEPTHxWIDTHxHEADS: 'B/16', '4x128x4/4'"
+        )
+    if free:
+        depth, width, heads = map(int, free.groups())
+        hidden = 4 * width
+    else:
+        depth, width, hidden, heads = VARIANTS[name]
+    if min(depth, width, heads) < 1 or width % heads:
+        raise UserError(
+            f"config.vit.variant: {variant!r}: {heads} heads must divide width {width}"
+        )
+    return dict(
+        depth=depth, width=width, hidden=hidden, heads=heads, patch=int(patch)
+    )
+
+
+def check_choice(name, value, choices):
+    """Raises UserError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name}: {value!r} is not one of {', '.join(choices)}")
+
+
+class ViT(nn.Module):
+    """Images to tokens. A class token, where there is one, is token 0 of the output."""
+
+    grid: tuple  # (rows, columns) of patches
+    patch: int
+    depth: int
+    width: int
+    hidden: int
+    heads: int
+    posemb: str  # one of POSEMBS
+    cls: bool  # class token
+    final_norm: bool  # LayerNorm after the last block
+    droppath: float  # stochastic depth of the last block
+    style: layers.Style
+
+    def setup(self):
+        init, tokens = self.style.initial, self.grid[0] * self.grid[1]
+        fan_in = 3 * self.patch**2
+        self.patch_embed = nn.Dense(
+            self.width,
+            dtype=self.style.dtype,
+            kernel_init=init.patch(fan_in),
+            bias_init=init.patch_bias(fan_in),
+            name="patch",
+        )
+        if self.cls:
+            self.cls_token = self.param("cls", init.token, (1, 1, self.width))
+        if self.posemb == "learned":
+            # Row 0 belongs to the class token, as in ViT and timm.
+            shape = (1, tokens + self.cls, self.width)
+            self.table = self.param("posemb", nn.initializers.normal(0.02), shape)
+        self.blocks = layers.Blocks(
+            self.depth, self.heads, self.hidden, self.style, self.droppath
+        )
+        if self.final_norm:
+            self.norm = layers.norm(self.style, "norm")
+
+    def __call__(self, image, train, collect=False):
+        """`[B H W C] -> [B N(+1) D]`, and `[L B N(+1) D]` too when `collect`."""
+        return self.encode(self.place(self.embed(image)), train, collect=collect)
+
+    def embed(self, image):
+        """Patch embedding: `[B H W C] -> [B N D]`."""
+        size = (self.grid[0] * self.patch, self.grid[1] * self.patch)
+        if image.shape[1:3] != size:
+            raise ValueError(f"image of {image.shape[1:3]}, but the ViT expects {size}")
+        return partition.pin_batch(
+            self.patch_embed(patches.patchify(image, self.patch))
+        )
+
+    def place(self, tokens):
+        """Adds the position of every patch: `[B N D] -> [B N D]` float32."""
+        tokens = tokens.astype(jnp.float32)
+        if self.posemb == "none":
+            return tokens
+        if self.posemb == "learned":
+            return tokens + self.table[:, int(self.cls) :]
+        return tokens + self.positions(self.width)
+
+    def positions(self, width):
+        """The fixed table of this grid: `[1 N width]` float32."""
+        endpoint = self.posemb == "sincos_big_vision"
+        return jnp.asarray(posemb.sincos(self.grid, width, endpoint))[None]
+
+    def encode(self, tokens, train, valid=None, collect=False):
+        """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
+
+        `valid [B K]`: a token that isn't valid is never attended to; its own output is
+        meaningless. With `collect` also the residual stream after every block.
+        """
+        if self.cls:
+            token = self.cls_token
+            if self.posemb == "learned":
+                token = token + self.table[:, :1]
+            token = jnp.broadcast_to(token, (len(tokens), 1, self.width))
+            tokens = jnp.concatenate([token, tokens], axis=1)
+            if valid is not None:
+                valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+        x, collected = self.blocks(tokens, train, valid, collect)
+        x = self.norm(x) if self.final_norm else x
+        return (x, collected) if collect else x
+
+
+def make_vit(config, size, *, final_norm=True):
+    """Builds a ViT from `config.vit` and the image size (H, W) in pixels.
+
+    Raises UserError where the patch doesn't divide the image, or a value is unknown.
+    """
+    shape = decode_variant(config.variant)
+    patch = shape["patch"]
+    if any(side % patch or side < patch for side in size):
+        raise UserError(
+            f"config.data.size: {size[0]}x{size[1]} px is not divisible by the patch "
+            f"of {patch} px of config.vit.variant={config.variant!r}"
+        )
+    check_choice("config.vit.posemb", config.posemb, POSEMBS)
+    if config.posemb.startswith("sincos") and shape["width"] % 4:
+        raise UserError(
+            f"config.vit.variant: {config.variant!r}: a sine-cosine position table "
+            "needs a width divisible by 4"
+        )
+    return ViT(
+        grid=(size[0] // patch, size[1] // patch),
+        posemb=config.posemb,
+        cls=config.cls,
+        final_norm=final_norm,
+        droppath=config.droppath,
+        style=make_style(config),
+        **shape,
+    )
+
+
+def make_style(config):
+    """`layers.Style` from `config.vit`, every choice checked."""
+    check_choice("config.vit.dtype", config.dtype, ("bfloat16", "float32"))
+    check_choice("config.vit.gelu", config.gelu, ("exact", "tanh"))
+    check_choice("config.vit.init", config.init, layers.INITS)
+    check_choice("config.vit.remat", config.remat, layers.REMAT)
+    if config.unroll < 1:
+        raise UserError(f"config.vit.unroll: {config.unroll} is not at least 1")
+    fields = layers.Style.__dataclass_fields__
+    return layers.Style(**{name: config[name] for name in fields})
+
+
+def pool(tokens, how, cls):
+    """One vector an image: `[B N(+1) D] -> [B D]`, "cls" or "mean" of the patches."""
+    return tokens[:, 0] if how == "cls" else tokens[:, int(cls) :].mean(axis=1)
+
+
+def parameter_count(tree):
+    """Number of values in a tree of arrays or shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))

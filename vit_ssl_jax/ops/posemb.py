@@ -1,0 +1,54 @@
+"""Position tables and their resampling."""
+
+import numpy as np
+
+
+def sincos(grid, width, endpoint=False):
+    """Fixed 2-D sine-cosine table: `(rows, cols), D -> [N D]` float32 (numpy).
+
+    Token (r, c) gets `[sin(c w), cos(c w), sin(r w), cos(r w)]`, the column first,
+    with frequencies `w_k = 10000^(-k / m)`, `m = D / 4`. That is the table of MAE and
+    I-JEPA. With `endpoint=True` the exponent is `-k / (m - 1)`: big_vision's table.
+    Raises ValueError where four does not divide D.
+    """
+    if width % 4:
+        raise ValueError(f"a sine-cosine table needs a width divisible by 4: {width=}")
+    m = width // 4
+    omega = 10000.0 ** (-np.arange(m) / ((m - 1) if endpoint else m))
+    rows, cols = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    x, y = np.outer(cols, omega), np.outer(rows, omega)
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
+    return table.astype(np.float32)
+
+
+def _bicubic_matrix(old, new, a=-0.75):
+    """Weights `[new old]` of torch's bicubic: half-pixel centres, no antialiasing."""
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    left = np.floor(centre).astype(int)
+    weights = np.zeros((new, old))
+    for offset in (-1, 0, 1, 2):
+        d = np.abs(centre - (left + offset))
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        index = np.clip(left + offset, 0, old - 1)
+        np.add.at(weights, (np.arange(new), index), np.where(d <= 1, near, far))
+    return weights
+
+
+def resample(table, old, new):
+    """Resamples a position table: `[n + rows*cols, D], grid, grid -> [n + N' D]`.
+
+    Bicubic with a = -0.75 and no antialiasing, as MAE and DeiT do for fine-tuning at
+    another resolution (MAE `interpolate_pos_embed`). Leading rows that are no grid
+    position (class token) are kept. The same grid returns the table unchanged.
+    """
+    table = np.asarray(table)
+    if tuple(old) == tuple(new):
+        return table
+    prefix = len(table) - old[0] * old[1]
+    if prefix < 0:
+        raise ValueError(f"a table of {len(table)} rows can't hold the grid {old}")
+    patches = table[prefix:].reshape(*old, -1).astype(np.float64)
+    rows, cols = _bicubic_matrix(old[0], new[0]), _bicubic_matrix(old[1], new[1])
+    out = np.einsum("ir,jc,rcd->ijd", rows, cols, patches).reshape(new[0] * new[1], -1)
+    return np.concatenate([table[:prefix], out.astype(table.dtype)])

@@ -1,0 +1,95 @@
+"""Where arrays live: parameter name -> logical axes -> mesh axes."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vit_ssl_jax.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Last two names of a parameter's path -> its logical axes, last axes first to match:
+# a scanned parameter has one more axis (layers) in front, which is never sharded.
+AXES = {
+    "patch/kernel": (None, "embed"),
+    "qkv/kernel": ("embed", None, "heads", None),
+    "qkv/bias": (None, "heads", None),
+    "out/kernel": ("heads", None, "embed"),
+    "up/kernel": ("embed", "mlp"),
+    "up/bias": ("mlp",),
+    "down/kernel": ("mlp", "embed"),
+    "embed/kernel": ("embed", None),
+    "head/kernel": ("embed", None),
+    "/posemb": (None, None, "embed"),
+}
+
+# Logical axis -> mesh axis.
+RULES = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor"}
+
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def make_mesh(shape, devices=None):
+    """Builds the mesh from `{data, fsdp, tensor}`; one size may be -1 (the rest).
+
+    Raises UserError where the sizes don't multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [int(shape[axis]) for axis in MESH_AXES]
+    given = ", ".join(f"{a}={s}" for a, s in zip(MESH_AXES, sizes))
+    known = int(np.prod([s for s in sizes if s != -1]))
+    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise UserError(f"config.mesh: sizes are positive and one may be -1: {given}")
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if int(np.prod(sizes)) != len(devices):
+        raise UserError(
+            f"config.mesh: {given} doesn't fill {len(devices)} {devices[0].platform} "
+            f"device(s); the sizes must multiply to {len(devices)} (one may be -1)"
+        )
+    return jax.make_mesh(
+        sizes, MESH_AXES, (AxisType.Auto,) * len(sizes), devices=devices
+    )
+
+
+def spec(path, ndim):
+    """PartitionSpec of a parameter from its path of names and its rank."""
+    names = [str(getattr(k, "key", getattr(k, "name", k))) for k in path]
+    for row, axes in AXES.items():
+        if "/".join(names[-2:]).endswith(row):
+            missing = ndim - len(axes)
+            return PartitionSpec(*[None] * missing, *[RULES.get(a) for a in axes])
+    return PartitionSpec()
+
+
+def shardings(tree, mesh):
+    """NamedShardings for a tree of arrays or shapes; moments and EMA follow by name.
+
+    An axis whose size its mesh axis doesn't divide is left whole.
+    """
+
+    def leaf(path, x):
+        axes = spec(path, x.ndim)
+        fits = [
+            a if a is None or x.shape[i] % mesh.shape[a] == 0 else None
+            for i, a in enumerate(axes)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def batch_sharding(mesh: Mesh):
+    """Examples are split over every device that isn't tensor-parallel."""
+    return NamedSharding(mesh, BATCH)
+
+
+def pin_batch(x):
+    """Pins activations `[B ...]` to the batch layout; no effect without a mesh.
+
+    Without it, parameters sharded over `fsdp` make the partitioner replicate the batch
+    inside a scanned block.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)

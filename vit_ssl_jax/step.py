@@ -1,0 +1,186 @@
+"""The train step, the same for all methods, and its state."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vit_ssl_jax import partition
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.ops import images
+from vit_ssl_jax.optim import Optimizer
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run needs to go on. No rng: keys are `fold_in(seed, step)`."""
+
+    step: jax.Array  # int32, optimiser steps done
+    params: Any
+    opt_state: Any
+    ema: Any
+
+
+def init_state(key, batch, *, method: Method, optimizer: Optimizer):
+    """A fresh state for batches like `batch`."""
+    views = method.make_views(key, prepare(batch))
+    params = method.model.init({"params": key}, views, False)["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.tx.init(params),
+        ema=jax.tree.map(jnp.copy, method.init_ema(params)),
+    )
+
+
+def prepare(batch):
+    """Bytes to floats: `image uint8 [B H W C] -> float32` in [0, 1]."""
+    return {**batch, "image": images.to_float(batch["image"])}
+
+
+def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum: int):
+    """One optimiser step on `{image uint8 [B H W 3], label [B], id [B]}`.
+
+    With `accum > 1` the gradient is the mean over that many micro-batches, which share
+    what the method draws once a step. Returns the new state and scalar metrics.
+    """
+    views_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    views = method.make_views(views_key, prepare(batch))
+
+    def micro_step(views, dropout_key):
+        targets = jax.lax.stop_gradient(method.make_targets(state.ema, views))
+
+        def loss_fn(params):
+            outputs = method.model.apply(
+                {"params": params}, views, True, rngs={"dropout": dropout_key}
+            )
+            return method.loss_fn(outputs, targets)
+
+        out, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        return out, grads, targets
+
+    (loss, metrics), grads, targets = accumulate(micro_step, views, dropout_key, accum)
+    updates, opt_state = optimizer.tx.update(
+        grads, state.opt_state, state.params, step=state.step
+    )
+    params = optax.apply_updates(state.params, updates)
+    ema = method.update_ema(state.ema, params, targets, state.step)
+    metrics = {
+        **{k if "/" in k else f"train/{k}": v for k, v in metrics.items()},
+        **{f"train/{k}": f(state.step) for k, f in optimizer.schedules.items()},
+        "train/loss": loss,
+        "train/grad_norm": optax.global_norm(grads),
+    }
+    return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+
+def accumulate(micro_step, views, key, accum):
+    """Means of loss, metrics and gradients over `accum` micro-batches; last targets.
+
+    Micro-batch i holds examples i, i + accum, ..., so that each stays on its device.
+    """
+    if accum == 1:
+        return micro_step(views, key)
+
+    def split(x):
+        x = x.reshape(x.shape[0] // accum, accum, *x.shape[1:])
+        return jnp.moveaxis(x, 1, 0)
+
+    def body(total, xs):
+        views, i = xs
+        views = jax.tree.map(partition.pin_batch, views)
+        out, grads, targets = micro_step(views, jax.random.fold_in(key, i))
+        total = jax.tree.map(lambda t, x: t + x / accum, total, (out, grads))
+        return total, targets
+
+    views = jax.tree.map(split, views)
+    first = jax.tree.map(lambda x: x[0], views)
+    out, grads, _ = jax.eval_shape(micro_step, first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (out, grads))
+    (out, grads), targets = jax.lax.scan(body, zeros, (views, jnp.arange(accum)))
+    return out, grads, jax.tree.map(lambda x: x[-1], targets)
+
+
+@flax.struct.dataclass
+class Program:
+    """The compiled functions of a run and the shapes of its state."""
+
+    init: Callable = flax.struct.field(pytree_node=False)  # (key) -> state
+    step: Callable = flax.struct.field(pytree_node=False)  # (state, batch, key)
+    state: Any  # ShapeDtypeStructs with shardings
+    batch: Any  # the same for a batch
+
+
+def batch_shapes(batch_size, size, sharding):
+    """Shapes of the batch `{image uint8 [B H W 3], label int32 [B], id int32 [B]}`."""
+    shapes = {"image": (batch_size, *size, 3), "label": (batch_size,)}
+    shapes["id"] = shapes["label"]
+    return {
+        name: jax.ShapeDtypeStruct(
+            shape, jnp.uint8 if name == "image" else jnp.int32, sharding=sharding
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def make_program(method, optimizer, mesh, *, batch_size, size, accum):
+    """Jits `init` and `step` over the mesh, the state sharded and donated."""
+    batch = batch_shapes(batch_size, size, partition.batch_sharding(mesh))
+    bound = dict(method=method, optimizer=optimizer)
+
+    def init(key):
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+        return init_state(key, zeros, **bound)
+
+    def step(state, batch, key):
+        return train_step(state, batch, key, accum=accum, **bound)
+
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(init, jax.random.key(0))
+    layout = partition.shardings(shapes, mesh)
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+    )
+    jit_init = jax.jit(init, out_shardings=layout)
+    jit_step = jax.jit(
+        step,
+        in_shardings=(layout, partition.batch_sharding(mesh), whole),
+        out_shardings=(layout, whole),
+        donate_argnums=0,
+    )
+    return Program(
+        init=_with_mesh(jit_init, mesh),
+        step=_with_mesh(jit_step, mesh),
+        state=state,
+        batch=batch,
+    )
+
+
+def _with_mesh(function, mesh):
+    @functools.wraps(function)
+    def call(*args):
+        with jax.set_mesh(mesh):
+            return function(*args)
+
+    call.lower = functools.partial(_lower, function, mesh)
+    return call
+
+
+def _lower(function, mesh, *args):
+    with jax.set_mesh(mesh):
+        return function.lower(*args)
+
+
+def put_batch(batch, mesh):
+    """Sends this process's share of a batch (numpy) to the devices."""
+    sharding = partition.batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+        batch,
+    )
