@@ -74,7 +74,7 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
         **{k if "/" in k else f"train/{k}": v for k, v in metrics.items()},
         **{f"train/{k}": f(state.step) for k, f in optimizer.schedules.items()},
         "train/loss": loss,
-        "train/grad_norm": optax.global_norm(grads),
+        "train/grad_norm": optax.tree.norm(grads),
     }
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 
@@ -114,6 +114,7 @@ class Program:
     step: Callable = flax.struct.field(pytree_node=False)  # (state, batch, key)
     state: Any  # ShapeDtypeStructs with shardings
     batch: Any  # the same for a batch
+    replicated: Any = flax.struct.field(pytree_node=False)  # sharding of the key
 
 
 def batch_shapes(batch_size, size, sharding):
@@ -159,6 +160,7 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
         step=_with_mesh(jit_step, mesh),
         state=state,
         batch=batch,
+        replicated=whole,
     )
 
 

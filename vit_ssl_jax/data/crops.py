@@ -9,7 +9,7 @@ import math
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -20,11 +20,15 @@ TRIES = 10
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+class BrokenImageError(ValueError):
+    """The bytes are no image, or stop before its end."""
+
+
 def decode(image: bytes | np.ndarray) -> np.ndarray:
     """Decodes to RGB, upright: an image file's bytes -> uint8 `[h w 3]`.
 
     Pixels pass through unchanged. Alpha is dropped, grey repeated, of an animation the
-    first frame taken. Raises ValueError if the bytes are no image or stop too early.
+    first frame taken. Raises BrokenImageError, a ValueError.
     """
     if isinstance(image, np.ndarray):
         return image
@@ -56,8 +60,10 @@ def _decode_by_pillow(image: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+    except UnidentifiedImageError:
+        raise BrokenImageError("not a whole image: unknown format") from None
     except Exception as error:  # its plugins raise whatever goes wrong in them
-        raise ValueError(f"not a whole image: {error}") from error
+        raise BrokenImageError(f"not a whole image: {error}") from error
 
 
 def train_transform(

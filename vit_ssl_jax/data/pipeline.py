@@ -25,6 +25,7 @@ from vit_ssl_jax.errors import UserError
 
 PIECE = 32  # images that one thread prepares at a time
 MAX_THREADS = 32
+SMALL = 64 * 64 * 3  # numbers in an image
 MAX_BROKEN_IN_A_ROW = 100
 
 _first_broken = threading.Lock()
@@ -76,7 +77,8 @@ def train_batches(
         return _stack([make_row(first + i) for i in range(piece)])
 
     pieces = grain.MapDataset.range(start_step * local // piece, sys.maxsize)
-    return _batches(pieces.map(make_piece), local // piece, threads, prefetch)
+    pieces = pieces.map(make_piece)
+    return _batches(source, pieces, local // piece, threads, prefetch)
 
 
 def eval_batches(
@@ -116,7 +118,7 @@ def eval_batches(
         return _stack([make_row(i) for i in range(first, last)])
 
     pieces = grain.MapDataset.range(0, len(source), piece).map(make_piece)
-    for batch in _batches(pieces, batch_size // piece, threads, prefetch):
+    for batch in _batches(source, pieces, batch_size // piece, threads, prefetch):
         yield _fill(batch, batch_size)
 
 
@@ -149,17 +151,32 @@ def _split(batch_size: int, processes: int) -> tuple[int, int]:
 
 
 def _batches(
-    pieces: grain.MapDataset, per_batch: int, threads: int | None, prefetch: int
+    source: Source,
+    pieces: grain.MapDataset,
+    per_batch: int,
+    threads: int | None,
+    prefetch: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Joins pieces to batches.
 
-    threads: that prepare pieces; None: one per CPU, at most MAX_THREADS.
+    threads: that prepare pieces; None: `_default_threads`.
     prefetch: batches made in advance.
     """
-    threads = threads or min(os.cpu_count() or 1, MAX_THREADS)
+    threads = threads or _default_threads(source)
     options = grain.ReadOptions(threads, max(threads, prefetch * per_batch))
     ready = pieces.to_iter_dataset(options)
     return iter(ready.batch(per_batch, drop_remainder=False, batch_fn=_concatenate))
+
+
+def _default_threads(source: Source) -> int:
+    """One per CPU, up to MAX_THREADS; but one if images are small, by the first three.
+
+    Small images keep Python busier than the decoder: threads only fight for its lock.
+    """
+    first = [_try_to_read(source, i) for i in range(min(3, len(source)))]
+    if all(whole is None or whole[0].size < SMALL for whole in first):
+        return 1
+    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def _stack(rows: list[dict]) -> dict[str, np.ndarray]:
@@ -200,7 +217,7 @@ def _try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
     try:
         image, label = source.read(i)
         return crops.decode(image), label
-    except (OSError, ValueError) as error:
+    except (OSError, crops.BrokenImageError) as error:
         _note_broken(source, i, error)
         return None
 

@@ -12,6 +12,7 @@ from etils import epath
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
+FORMAT = "array_record"
 DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 
 
@@ -46,11 +47,10 @@ def open_records(name: str, directory: str, split: str) -> Records:
         raise UserError(
             f"{name} in {folder} has no image feature: it has {', '.join(features)}."
         )
-    keys = {key: True for key in (image_key, label_key) if key}
-    skip = {image_key: tfds.decode.SkipDecoding()}
-    data = builder.as_data_source(
-        split=split, decoders=tfds.decode.PartialDecoding(keys, decoders=skip)
-    )
+    images = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
+    skip = {key: tfds.decode.SkipDecoding() for key in images}
+    data = builder.as_data_source(split=split, decoders=skip, file_format=FORMAT)
+    _check_files(name, folder, info.splits[split].filepaths)
     names = tuple(features[label_key].names) if label_key else ()
     return Records(folder, data, image_key, label_key, names)
 
@@ -69,12 +69,14 @@ def _find_version(top: epath.Path, name: str) -> epath.Path:
     if configs:
         choices = ", ".join(f"{name}/{config.name}" for config in configs)
         raise UserError(f"data set {name!r} in {top} has configs: choose {choices}.")
-    there = ", ".join(folder.name for folder in _folders(top)) or "nothing"
+    names = [folder.name for folder in _folders(top) if folder.name != "downloads"]
+    there = f"it has {', '.join(names) or 'nothing'}"
     if not top.exists():
-        there = "the folder doesn't exist"
+        there = "which doesn't exist"
     raise UserError(
         f"data set {name!r} is neither embedded, folder or fake, nor prepared in {top} "
-        f"({there}). To download and prepare a TFDS set: python -c 'import "
+        f"({there}). To download and prepare a TFDS set (some need "
+        f"TensorFlow for it): python -c 'import "
         f'tensorflow_datasets as tfds; tfds.data_source("{name}", data_dir="{top}")\''
     )
 
@@ -99,24 +101,28 @@ def _check(name: str, folder: epath.Path, info, split: str) -> None:
     """Raises UserError unless the set is the asked one, readable, and has the split."""
     if info.name != name.replace(":", "/").split("/")[0]:
         raise UserError(f"{folder} holds data set {info.name!r}, not {name!r}.")
-    file_format = info.file_format.value
-    if file_format != "array_record":
+    formats = [info.file_format, *info.alternative_file_formats]
+    formats = [file_format.value for file_format in formats]
+    if FORMAT not in formats:
         raise UserError(
-            f"{name} in {folder} is in {file_format} form, but only array_record can "
-            "be read. Convert it where TensorFlow is installed: tfds convert_format "
-            f"--dataset_version_dir={folder} --out_file_format=array_record "
-            "--out_dir=OUT"
+            f"{name} in {folder} is in {formats[0]} form, but only {FORMAT} can be "
+            f"read. Convert it where TensorFlow is installed: tfds convert_format "
+            f"--dataset_version_dir={folder} --out_file_format={FORMAT}"
         )
     if split not in info.splits:
         raise UserError(
             f"{name} in {folder} has no split {split!r}: choose "
             f"{', '.join(info.splits)}."
         )
-    for path in info.splits[split].filepaths:
+
+
+def _check_files(name: str, folder: epath.Path, paths: list[epath.Path]) -> None:
+    """Raises UserError if a file is missing; reading would fail only when it's due."""
+    for path in paths:
         if not path.exists():
             raise UserError(
-                f"{name} in {folder} is incomplete: {path.name} of split {split!r} "
-                "is missing. Copy it there or prepare the set again."
+                f"{name} in {folder} is incomplete: {path.name} is missing. "
+                "Copy it there or prepare the set again."
             )
 
 

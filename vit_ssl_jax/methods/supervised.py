@@ -75,9 +75,7 @@ def make(c, context):
             "class folders or a labelled set"
         )
     return Method(
-        model=Supervised(
-            encoder=encoder, pool=c.pool, num_classes=context.num_classes
-        ),
+        model=Supervised(encoder=encoder, pool=c.pool, num_classes=context.num_classes),
         make_views=functools.partial(make_views, normalize=context.normalize),
         make_targets=functools.partial(
             make_targets,

@@ -22,11 +22,6 @@ def _torch_uniform(fan_in):
     )
 
 
-def _zeros(fan_in):
-    del fan_in
-    return nn.initializers.zeros
-
-
 @dataclasses.dataclass(frozen=True)
 class Init:
     """Initialisers of one family. `patch` and `patch_bias` are made from the fan-in."""
@@ -34,21 +29,17 @@ class Init:
     dense: Callable
     patch: Callable
     patch_bias: Callable
-    token: Callable = nn.initializers.normal(0.02)
+    token: Callable
 
 
 _XAVIER, _NORMAL = nn.initializers.xavier_uniform(), nn.initializers.normal(0.02)
+_LECUN, _ZERO = nn.initializers.lecun_normal(), nn.initializers.zeros
 # Truncation at +-2 absolute is no truncation at std 0.02, so `normal` it is.
 INITS = {
-    "mae": Init(_XAVIER, lambda fan_in: _XAVIER, _torch_uniform),
-    "ijepa": Init(_NORMAL, lambda fan_in: _NORMAL, _zeros),
-    "timm": Init(_NORMAL, _torch_uniform, _torch_uniform),
-    "big_vision": Init(
-        _XAVIER,
-        lambda fan_in: nn.initializers.lecun_normal(),
-        _zeros,
-        nn.initializers.zeros,
-    ),
+    "mae": Init(_XAVIER, lambda fan_in: _XAVIER, _torch_uniform, _NORMAL),
+    "ijepa": Init(_NORMAL, lambda fan_in: _NORMAL, lambda fan_in: _ZERO, _NORMAL),
+    "timm": Init(_NORMAL, _torch_uniform, _torch_uniform, _NORMAL),
+    "big_vision": Init(_XAVIER, lambda fan_in: _LECUN, lambda fan_in: _ZERO, _ZERO),
 }
 
 REMAT = {

@@ -30,7 +30,7 @@ POSEMBS = ("none", "learned", "sincos", "sincos_big_vision")
 
 
 def decode_variant(variant):
-    """"B/16" -> dict(depth, width, hidden, heads, patch).
+    """ "B/16" -> dict(depth, width, hidden, heads, patch).
 
     Any other shape is spelt "depth x width x heads / patch", e.g. "4x128x4/4" (the MLP
     is four widths wide). Raises UserError where the name isn't understood.
@@ -51,9 +51,7 @@ def decode_variant(variant):
         raise UserError(
             f"config.vit.variant: {variant!r}: {heads} heads must divide width {width}"
         )
-    return dict(
-        depth=depth, width=width, hidden=hidden, heads=heads, patch=int(patch)
-    )
+    return dict(depth=depth, width=width, hidden=hidden, heads=heads, patch=int(patch))
 
 
 def check_choice(name, value, choices):

@@ -104,19 +104,23 @@ def block_ids(top, left, size, grid, bound):
     Ids beyond h*w repeat the block's last token and are invalid.
     """
     height, width = size
-    j = jnp.arange(bound, dtype=jnp.int32)
+    j = jnp.broadcast_to(jnp.arange(bound, dtype=jnp.int32), (*top.shape, bound))
     valid = j < height * width
     j = jnp.minimum(j, height * width - 1)
     ids = (top[..., None] + j // width) * grid[1] + left[..., None] + j % width
-    return ids, jnp.broadcast_to(valid, ids.shape)
+    return ids, valid
+
+
+def span(start, length, side):
+    """Positions in `start <= i < start + length`: `[...] -> [... side]` bool."""
+    i = jnp.broadcast_to(jnp.arange(side), (*start.shape, side))
+    return (i >= start[..., None]) & (i < start[..., None] + length)
 
 
 def block_map(top, left, size, grid):
     """Cells covered by blocks: `[...], (h, w) -> [... H W]` bool."""
-    rows, cols = jnp.arange(grid[0]), jnp.arange(grid[1])
-    row = (rows >= top[..., None]) & (rows < top[..., None] + size[0])
-    col = (cols >= left[..., None]) & (cols < left[..., None] + size[1])
-    return row[..., :, None] & col[..., None, :]
+    rows, cols = span(top, size[0], grid[0]), span(left, size[1], grid[1])
+    return rows[..., :, None] & cols[..., None, :]
 
 
 def map_to_ids(covered, bound):

@@ -84,10 +84,8 @@ def _contexts(key, covered, *, size, num_contexts, min_keep, inclusive):
     levels = num_targets * TRIES
     shape = (batch, num_contexts, levels + 1)  # the last try avoids no target
     top, left = masks.place_blocks(key, shape, grid, size, inclusive)
-    rows = jnp.arange(height)
-    cols = jnp.arange(width)
-    in_rows = (rows >= top[..., None]) & (rows < top[..., None] + size[0])
-    in_cols = (cols >= left[..., None]) & (cols < left[..., None] + size[1])
+    in_rows = masks.span(top, size[0], height)
+    in_cols = masks.span(left, size[1], width)
     split = (batch, num_contexts, num_targets, TRIES)
     counts = jnp.einsum(
         "betah,bthw,betaw->beta",

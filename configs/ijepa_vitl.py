@@ -1,0 +1,101 @@
+"""I-JEPA, ViT-L/16, ImageNet-1k, 600 epochs (Assran et al., 2023).
+
+python -m vit_ssl_jax.main --config=configs/ijepa_vitl.py --workdir=DIR
+
+Result: not yet run. Published, linear probe top-1: 77.5 (paper, table 1).
+Values are the paper's (appendix A); its code has no config of this size.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 2048
+    config.accum = 1
+    config.epochs = 600.0
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 5000
+    config.keep = 3
+    config.summary = False
+    config.method = dict(
+        name="ijepa",
+        predictor_width=384,
+        predictor_depth=12,
+        predictor_heads=16,  # as many as the encoder's
+        num_contexts=1,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        context_aspect=(1.0, 1.0),
+        target_scale=(0.15, 0.2),
+        target_aspect=(0.75, 1.5),
+        min_keep=10,
+        max_context=96,  # of at most 169 tokens, 80 on average; 0: no bound
+        compat="none",  # "official": the published sampler with its quirks
+        trim_batch=128,  # images trimmed together under "official"
+        ema_start=0.996,
+        ema_end=1.0,
+        ipe_scale=1.25,
+    )
+    config.vit = dict(
+        variant="L/16",
+        posemb="sincos",
+        cls=False,
+        droppath=0.0,
+        dtype="bfloat16",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="ijepa",
+        remat="dots",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        lr=1e-3,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=1e-4,  # released H config: 2e-4
+        lr_end=1e-6,
+        warmup_epochs=15.0,  # released H config: 40
+        first_step=1,  # the code's schedules count from 1
+        ipe_scale=1.25,  # the optimiser builder's default; released configs: 1.0
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.04,
+        wd_end=0.4,  # cosine as in the code; the paper's text says linear
+        no_decay=("bias", "scale"),  # the mask token is decayed, as in the code
+        clip=0.0,
+    )
+    config.data = dict(
+        name="imagenet2012",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=1_281_167,
+        num_classes=1000,
+        size=(224, 224),
+        crop=(0.3, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=False,  # no published I-JEPA run flips
+        interpolation="bilinear",
+        resize=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        knn=dict(
+            every_epochs=50.0,
+            bank="train[:10%]",
+            queries="validation",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        )
+    )
+    return config

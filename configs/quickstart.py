@@ -1,0 +1,126 @@
+"""A first run: a small ViT learns from 6,500 photo patches without labels, on a CPU.
+
+python -m vit_ssl_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+python -m vit_ssl_jax.main --config=configs/quickstart.py:mae --workdir=runs/quickstart_mae
+
+I-JEPA unless `:mae` is given. The data ships with scikit-image: 32x32 patches of
+thirteen photographs, the class is the photograph, training and test patches come from
+different parts of it. It is texture recognition, not objects.
+"""
+
+from ml_collections import ConfigDict
+
+METHODS = {
+    "ijepa": dict(
+        name="ijepa",
+        predictor_width=48,
+        predictor_depth=2,
+        predictor_heads=3,
+        num_contexts=1,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        context_aspect=(1.0, 1.0),
+        target_scale=(0.15, 0.15),
+        target_aspect=(1.0, 1.0),
+        min_keep=4,
+        max_context=32,
+        compat="none",
+        trim_batch=128,
+        ema_start=0.98,
+        ema_end=1.0,
+        ipe_scale=1.0,
+    ),
+    "mae": dict(
+        name="mae",
+        mask_ratio=0.75,
+        decoder_width=64,
+        decoder_depth=1,
+        decoder_heads=4,
+        norm_pixels=True,
+    ),
+}
+
+
+def get_config(method="ijepa"):
+    if method not in METHODS:
+        raise ValueError(f"quickstart.py:{method}: choose one of {', '.join(METHODS)}")
+    mae = method == "mae"
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 128 if mae else 64
+    config.accum = 1
+    config.epochs = 14.0
+    config.steps = 694 if mae else 1400
+    config.log_every = 50
+    config.checkpoint_every = 200
+    config.keep = 2
+    config.summary = True
+    config.method = METHODS[method]
+    config.vit = dict(
+        variant="4x128x4/4" if mae else "3x96x3/4",
+        posemb="sincos",
+        cls=mae,
+        droppath=0.0,
+        dtype="float32",
+        norm_eps=1e-6,
+        gelu="exact",
+        init=method,
+        remat="none",
+        unroll=4,
+    )
+    config.optim = dict(
+        name="adamw",
+        lr=2e-3,
+        lr_batch=0,
+        lr_start=0.0,
+        lr_end=0.0,
+        warmup_epochs=1.4,
+        first_step=1,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.95 if mae else 0.999,
+        eps=1e-8,
+        wd=0.05 if mae else 0.04,
+        wd_end=0.05 if mae else 0.4,
+        no_decay=("bias", "scale"),
+        clip=0.0,
+    )
+    config.data = dict(
+        name="embedded",
+        dir="",
+        split="train",
+        labels=True,
+        num_examples=6500,
+        num_classes=13,
+        size=(32, 32),
+        crop=(0.3, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bilinear",
+        resize=32,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,
+        eval_batch_size=256,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        knn=dict(
+            every_epochs=0.0,
+            bank="train",
+            queries="test",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=True,
+        ),
+        linear=dict(
+            every_epochs=0.0,
+            bank="train",
+            queries="test",
+            pool="mean",
+            c=1.0,
+            iterations=200,
+        ),
+    )
+    return config

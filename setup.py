@@ -1,0 +1,55 @@
+"""Packaging of vit_ssl_jax."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "vit_ssl_jax" / "__init__.py").read_text()
+)[1]
+
+setup(
+    name="vit_ssl_jax",
+    version=VERSION,
+    description="Self-supervised pre-training of Vision Transformers in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["vit_ssl_jax*"]), "vit_ssl_jax.configs"],
+    package_dir={"vit_ssl_jax.configs": "configs"},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8; sys_platform == 'linux'",
+        "chex>=0.1.90",
+        "clu>=0.0.12",
+        "etils[epath]>=1.12",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.8",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=11",
+        "scikit-image>=0.25",
+        "scikit-learn>=1.5",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12", "scipy>=1.13"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

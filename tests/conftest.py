@@ -1,0 +1,218 @@
+"""Eight CPU devices, no silent broadcasting, slow tests on demand, tiny runs."""
+
+import functools
+import os
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vit_ssl_jax import methods, optim
+from vit_ssl_jax.models import vit
+from vit_ssl_jax.ops import images
+
+if "JAX_PLATFORMS" not in os.environ:
+    jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_disable_most_optimizations", True)  # halves compile time
+
+
+def pytest_configure(config):
+    """Registers the marker."""
+    config.addinivalue_line("markers", "slow: above 20 s; runs with -m slow only")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves slow tests out unless -m speaks of them."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VIT = dict(
+    variant="2x32x4/4",
+    posemb="sincos",
+    cls=False,
+    droppath=0.0,
+    dtype="float32",
+    norm_eps=1e-6,
+    gelu="exact",
+    init="mae",
+    remat="none",
+    unroll=1,
+)
+METHODS = dict(
+    mae=dict(
+        mask_ratio=0.75,
+        decoder_width=16,
+        decoder_depth=1,
+        decoder_heads=4,
+        norm_pixels=True,
+    ),
+    ijepa=dict(
+        predictor_width=16,
+        predictor_depth=1,
+        predictor_heads=4,
+        num_contexts=1,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        context_aspect=(1.0, 1.0),
+        target_scale=(0.15, 0.2),
+        target_aspect=(0.75, 1.5),
+        min_keep=4,
+        max_context=0,
+        compat="none",
+        trim_batch=128,
+        ema_start=0.996,
+        ema_end=1.0,
+        ipe_scale=1.0,
+    ),
+    supervised=dict(pool="mean", label_smoothing=0.1),
+)
+OPTIM = dict(
+    name="adamw",
+    lr=1e-3,
+    lr_batch=0,
+    lr_start=0.0,
+    lr_end=0.0,
+    warmup_epochs=1,
+    first_step=1,
+    ipe_scale=1.0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    wd=0.05,
+    wd_end=0.05,
+    no_decay=("bias", "scale"),
+    clip=0.0,
+)
+
+
+class Tiny:
+    """Builders of small things: 32 px images of 8x8 patches, width 32, two blocks."""
+
+    mean, std = MEAN, STD
+
+    def vit(self, size=(32, 32), final_norm=True, **changes):
+        """A ViT; `changes` are keys of `config.vit`."""
+        return vit.make_vit(ConfigDict(VIT | changes), size, final_norm=final_norm)
+
+    def method(self, name, size=(32, 32), vit_changes=(), **changes):
+        """A method; `changes` are hyper-parameters of its own."""
+        context = methods.Context(
+            vit=functools.partial(self.vit, size, **dict(vit_changes)),
+            normalize=functools.partial(images.normalize, mean=MEAN, std=STD),
+            mean_std=(MEAN, STD),
+            steps=100,
+            num_classes=10,
+        )
+        numbers = METHODS.get(name, {}) | changes
+        return methods.make(dict(name=name, **numbers), context)
+
+    def optimizer(self, steps=100, epochs=10, batch_size=16, **changes):
+        """AdamW; `changes` are keys of `config.optim`."""
+        sizes = dict(steps=steps, epochs=epochs, batch_size=batch_size)
+        return optim.make_optimizer(ConfigDict(OPTIM | changes), **sizes)
+
+    def bytes(self, count, size=(32, 32), seed=0):
+        """A batch as the data pipeline gives it."""
+        rng = np.random.default_rng(seed)
+        return dict(
+            image=rng.integers(0, 256, (count, *size, 3), np.uint8),
+            label=rng.integers(0, 10, count, np.int32),
+            id=np.arange(count, dtype=np.int32),
+        )
+
+    def batch(self, count, size=(32, 32), seed=0):
+        """A batch as a method gets it."""
+        batch = self.bytes(count, size, seed)
+        return batch | {"image": np.float32(batch["image"]) / 255}
+
+    def random(self, shapes, seed=0):
+        """Arrays for a tree of shapes: scales near 1, all others near 0, none equal."""
+        rng = np.random.default_rng(seed)
+
+        def leaf(path, x):
+            centre = float(path[-1].key == "scale")
+            return np.float32(centre + 0.2 * rng.normal(size=x.shape))
+
+        return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+class Torch:
+    """Weights of a torch state_dict, filled by one rule, as a tree of ours."""
+
+    def block_shapes(self, prefix, width):
+        """Names and shapes of a block's parameters, in torch's order."""
+        w, h = width, 4 * width
+        shapes = {"norm1": (w,), "attn.qkv": (3 * w, w), "attn.proj": (w, w)}
+        shapes |= {"norm2": (w,), "mlp.fc1": (h, w), "mlp.fc2": (w, h)}
+        return self.with_bias({f"{prefix}.{name}": s for name, s in shapes.items()})
+
+    def with_bias(self, shapes):
+        """Adds a bias after every weight."""
+        pairs = [((f"{n}.weight", s), (f"{n}.bias", s[:1])) for n, s in shapes.items()]
+        return dict(pair for both in pairs for pair in both)
+
+    def fill(self, shapes):
+        """The rule of the test vectors: `0.2 sin(0.7 (k + 1) + 0.3 e)`, norms + 1."""
+        out = {}
+        for k, (name, shape) in enumerate(shapes.items()):
+            e = np.arange(np.prod(shape)).reshape(shape)
+            scale = "norm" in name and name.endswith("weight")
+            out[name] = np.float32(0.2 * np.sin(0.7 * (k + 1) + 0.3 * e) + scale)
+        return out
+
+    def dense(self, sd, name):
+        """Linear, or a convolution on patches: kernel `[in out]`, channel fastest."""
+        weight = sd[f"{name}.weight"]
+        if weight.ndim == 4:
+            weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+        return {"kernel": weight.T, "bias": sd[f"{name}.bias"]}
+
+    def norm(self, sd, name):
+        """LayerNorm."""
+        return {"scale": sd[f"{name}.weight"], "bias": sd[f"{name}.bias"]}
+
+    def block(self, sd, prefix, heads):
+        """One block."""
+        qkv, out = (self.dense(sd, f"{prefix}.attn.{n}") for n in ("qkv", "proj"))
+        width = len(out["bias"])
+        shape = (3, heads, width // heads)
+        qkv = {
+            "kernel": qkv["kernel"].reshape(width, *shape),
+            "bias": qkv["bias"].reshape(shape),
+        }
+        out["kernel"] = out["kernel"].reshape(*shape[1:], width)
+        return {
+            "norm1": self.norm(sd, f"{prefix}.norm1"),
+            "attn": {"qkv": qkv, "out": out},
+            "norm2": self.norm(sd, f"{prefix}.norm2"),
+            "mlp": {
+                "up": self.dense(sd, f"{prefix}.mlp.fc1"),
+                "down": self.dense(sd, f"{prefix}.mlp.fc2"),
+            },
+        }
+
+    def blocks(self, sd, prefix, heads, depth):
+        """Scanned blocks: every leaf gains a layer axis."""
+        each = [self.block(sd, f"{prefix}.{i}", heads) for i in range(depth)]
+        return {"block": jax.tree.map(lambda *x: np.stack(x), *each)}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Builders of small things."""
+    return Tiny()
+
+
+@pytest.fixture(scope="session")
+def torch_weights():
+    """Weights of a torch model by the rule of the published test vectors."""
+    return Torch()

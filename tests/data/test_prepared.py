@@ -1,0 +1,111 @@
+"""Sets prepared by TFDS: read without TensorFlow, found by folder alone."""
+
+import io
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from vit_ssl_jax.data.sources import open_source
+from vit_ssl_jax.errors import UserError
+
+
+def png(value):
+    """A file of a PNG of one value: TFDS stores a file's bytes without TensorFlow."""
+    file = io.BytesIO()
+    Image.new("RGB", (6, 5), (value, value, value)).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A directory with `tiny` in versions 1.0.0, 1.9.0 and 1.10.0, made by TFDS."""
+    import tensorflow_datasets as tfds
+
+    with tfds.core.registered.skip_registration():
+
+        class Tiny(tfds.core.GeneratorBasedBuilder):
+            """Pictures of one grey each."""
+
+            name = "tiny"
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = {
+                    "name": tfds.features.Text(),
+                    "picture": tfds.features.Image(),
+                    "kind": tfds.features.ClassLabel(names=["odd", "even"]),
+                }
+                features = tfds.features.FeaturesDict(features)
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, _):
+                return {"train": self._some(12), "test": self._some(5)}
+
+            def _some(self, count):
+                for i in range(count):
+                    yield i, {"name": str(i), "picture": png(i), "kind": i % 2}
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+    top = tmp_path_factory.mktemp("tfds")
+    builder = Tiny(data_dir=top, file_format="array_record")
+    builder.download_and_prepare()
+    newer = shutil.copytree(top / "tiny" / "1.0.0", top / "tiny" / "1.10.0")
+    edit_info(newer, version="1.10.0")
+    edit_info(shutil.copytree(newer, top / "tiny" / "1.9.0"), version="1.9.0")
+    return top
+
+
+def edit_info(folder, **entries):
+    path = folder / "dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_prepared_set_is_read_whole_and_encoded(prepared):
+    source = open_source("tiny", str(prepared), "train")
+    assert "1.10.0" in source.name
+    assert (len(source), source.class_names) == (12, ("odd", "even"))
+    seen = set()
+    for i in range(12):
+        data, label = source.read(i)
+        value = Image.open(io.BytesIO(data)).getpixel((0, 0))[0]
+        assert label == value % 2
+        seen.add(value)
+    assert seen == set(range(12))
+    assert len(open_source("tiny", str(prepared), "test[:40%]")) == 2
+
+
+def test_prepared_set_by_version_folder_and_by_config(prepared, tmp_path):
+    version = prepared / "tiny" / "1.0.0"
+    assert "1.0.0" in open_source("tiny/1.0.0", str(prepared), "test").name
+    assert len(open_source("tiny", str(version), "test")) == 5
+    with pytest.raises(UserError, match="holds data set 'tiny', not 'other'"):
+        open_source("other", str(version), "test")
+    shutil.copytree(version, tmp_path / "tiny" / "red" / "1.0.0")
+    assert len(open_source("tiny", str(tmp_path), "test")) == 5
+    shutil.copytree(version, tmp_path / "tiny" / "blue" / "1.0.0")
+    assert len(open_source("tiny/red", str(tmp_path), "test")) == 5
+    with pytest.raises(UserError, match="choose tiny/blue, tiny/red"):
+        open_source("tiny", str(tmp_path), "test")
+
+
+def test_prepared_set_errors(prepared, tmp_path):
+    with pytest.raises(UserError, match="choose train, test"):
+        open_source("tiny", str(prepared), "validation")
+    with pytest.raises(UserError, match=r"\(it has tiny\).*tfds.data_source"):
+        open_source("tyni", str(prepared), "train")
+    with pytest.raises(UserError, match="which doesn't exist"):
+        open_source("tiny", str(tmp_path / "nowhere"), "train")
+    copy = shutil.copytree(prepared / "tiny" / "1.0.0", tmp_path / "tiny" / "1.0.0")
+    next(copy.glob("*-test.*")).unlink()
+    with pytest.raises(UserError, match="is incomplete"):
+        open_source("tiny", str(tmp_path), "test")
+    edit_info(copy, fileFormat="tfrecord")
+    with pytest.raises(UserError, match="tfrecord.*tfds convert_format"):
+        open_source("tiny", str(tmp_path), "train")
+    edit_info(copy, alternativeFileFormats=["array_record"])
+    assert len(open_source("tiny", str(tmp_path), "train")) == 12

@@ -1,0 +1,31 @@
+"""Prints the ledger of a folder of golden vectors."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import pathlib
+import sys
+
+from tests import parity
+from tests.parity import ledger
+
+
+def main():
+    """Prints rows and counts; 1 when a row fails, else 0."""
+    parser = argparse.ArgumentParser(prog="tests.parity", description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--json", type=pathlib.Path, help="also writes the rows here")
+    args = parser.parse_args()
+    rows = parity.check_folder(args.folder)
+    print(ledger.format_rows(rows))
+    counts = collections.Counter(row.verdict for row in rows)
+    verdicts = (ledger.OK, ledger.FAIL, ledger.UNCOVERED)
+    print(f"{len(rows)} rows: " + ", ".join(f"{counts[v]} {v}" for v in verdicts))
+    if args.json:
+        text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
+        args.json.write_text(text + "\n")
+    return int(not rows or counts[ledger.FAIL] > 0)
+
+
+sys.exit(main())

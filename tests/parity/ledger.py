@@ -1,0 +1,141 @@
+"""Golden vectors, tolerances and rows."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+OK, FAIL, UNCOVERED = "ok", "FAIL", "not covered yet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """One case: a JSON with `config`, and arrays."""
+
+    folder: pathlib.Path
+    case: str
+    json: dict
+    arrays: dict
+
+    @property
+    def config(self):
+        """Numbers of the case."""
+        return self.json["config"]
+
+    def tensors(self, prefix):
+        """Arrays whose name starts with `prefix`, without it."""
+        return {
+            name.removeprefix(prefix): x
+            for name, x in self.arrays.items()
+            if name.startswith(prefix)
+        }
+
+    def with_inputs_of(self, case):
+        """This case with `in/`, `sd/` and missing numbers of the one it belongs to."""
+        other = load(self.folder, case)
+        return dataclasses.replace(
+            self,
+            json={**self.json, "config": {**other.config, **self.config}},
+            arrays={**other.arrays, **self.arrays},
+        )
+
+
+def load(folder, case):
+    """Reads `case.json` and, where there is one, `case.npz`."""
+    folder = pathlib.Path(folder)
+    arrays, npz = {}, folder / f"{case}.npz"
+    if npz.exists():
+        with np.load(npz) as file:
+            arrays = {name: file[name] for name in file.files}
+    text = (folder / f"{case}.json").read_text()
+    return Golden(folder, case, json.loads(text), arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """|ours - theirs| <= relative |theirs| + absolute + largest * max |theirs|."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+    largest: float = 0.0
+
+    def __str__(self):
+        parts = (
+            f"{value:.2g} {name}"
+            for name, value in dataclasses.asdict(self).items()
+            if value
+        )
+        return " + ".join(parts) or "exact"
+
+
+TENSOR = Tolerance(relative=1e-5, absolute=1e-5)
+LOSS = Tolerance(relative=2e-6)
+GRADIENT = Tolerance(relative=1e-4, largest=1e-6)
+SCHEDULE = Tolerance(relative=1e-7)
+EXACT = Tolerance()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One quantity; errors are None where nothing was compared."""
+
+    case: str
+    quantity: str
+    absolute: float | None
+    relative: float | None  # the absolute error over the largest entry
+    tolerance: str
+    verdict: str
+
+
+def compare(golden, values, tolerance, theirs=None):
+    """Rows of `values` {name: ours} against `theirs`, the arrays of the same names.
+
+    A name that the case doesn't have is left out.
+    """
+    theirs = golden.arrays if theirs is None else theirs
+    return [
+        compare_one(golden, name, ours, theirs[name], tolerance)
+        for name, ours in values.items()
+        if name in theirs
+    ]
+
+
+def compare_one(golden, name, ours, theirs, tolerance):
+    """Row of two arrays; another shape or a NaN fails."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    absolute = relative = float("inf")
+    verdict = FAIL
+    if a.shape == b.shape and a.size:
+        error, largest = np.abs(a - b), np.abs(b).max()
+        limit = tolerance.relative * np.abs(b) + tolerance.absolute
+        if np.all(error <= limit + tolerance.largest * largest):
+            verdict = OK
+        absolute = float(error.max())
+        relative = absolute / float(largest) if largest else absolute
+    return Row(golden.case, name, absolute, relative, str(tolerance), verdict)
+
+
+def uncovered(golden, quantity):
+    """Row of what isn't compared."""
+    return Row(golden.case, quantity, None, None, "", UNCOVERED)
+
+
+def broken(golden, error):
+    """Row of a case that raised."""
+    lines = str(error).strip().splitlines() or [""]
+    text = f"raised {type(error).__name__}: {lines[0]}"
+    return Row(golden.case, text, None, None, "", FAIL)
+
+
+def format_rows(rows):
+    """A table as text."""
+    cells = [("case", "quantity", "abs", "rel", "tolerance", "verdict")]
+    for r in rows:
+        errors = ["" if e is None else f"{e:.1e}" for e in (r.absolute, r.relative)]
+        cells.append((r.case, r.quantity, *errors, r.tolerance, r.verdict))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+        for line in cells
+    )

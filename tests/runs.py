@@ -1,0 +1,90 @@
+"""Small runs for tests, as a user would start them."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = {
+    "data.name": "fake",
+    "vit.variant": "2x32x2/8",
+    "batch_size": 16,
+    "steps": 400,
+    "log_every": 1,
+    "checkpoint_every": 20,
+    "summary": False,
+    "evals.knn.every_epochs": -1.0,
+    "evals.linear.every_epochs": -1.0,
+}
+
+
+def load(path, *arguments):
+    """The ConfigDict of a config file of the repository."""
+    spec = importlib.util.spec_from_file_location("config", ROOT / "configs" / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*arguments).lock()
+
+
+def small(method="mae", **changes):
+    """The quickstart, shrunk to a second; `changes` by dotted key with `__` for dots."""
+    config = load("quickstart.py", method)
+    config.update_from_flattened_dict(SMALL)
+    config.update_from_flattened_dict(
+        {key.replace("__", "."): value for key, value in changes.items()}
+    )
+    return config
+
+
+def command(workdir, *, method="mae", devices=1, **changes):
+    """Starts `python -m vit_ssl_jax.main` on the small run; returns the process."""
+    changes = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
+    flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    env = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "vit_ssl_jax.main"),
+            f"--config=configs/quickstart.py:{method}",
+            f"--workdir={workdir}",
+            *flags,
+        ],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def metrics(workdir):
+    """The lines of metrics.jsonl."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def weights(workdir):
+    """The newest checkpoint's state as flat numpy arrays."""
+    with ocp.CheckpointManager(pathlib.Path(workdir).absolute() / "checkpoints") as m:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        state = m.restore(m.latest_step(), args=args)["state"]
+    return {"/".join(k): np.asarray(v) for k, v in _flatten(state)}
+
+
+def _flatten(tree, prefix=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, (*prefix, key))
+        elif value is not None:
+            yield (*prefix, key), value

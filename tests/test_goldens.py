@@ -1,0 +1,115 @@
+"""Our code computes what the published implementations printed (tests/golden)."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from tests import parity
+from tests.parity import ledger
+from vit_ssl_jax.models import layers
+from vit_ssl_jax.ops import patches
+
+FOLDER = pathlib.Path(__file__).parent / "golden"
+# Case -> rows compared, no fewer.
+COMPARED = {
+    "adamw_toy": 25,
+    "ijepa": 9,
+    "ijepa_step": 85,
+    "init_stats_ijepa": 687,
+    "init_stats_mae": 1219,
+    "mae": 18,
+    "mae_grads_normpix0": 97,
+    "mae_grads_normpix1": 97,
+    "schedules": 6,
+    "sincos": 30,
+    "vit_avg": 57,
+    "vit_token": 57,
+    "vit_token_grads": 44,
+}
+
+
+def failures(golden):
+    return [row.quantity for row in parity.check(golden) if row.verdict == ledger.FAIL]
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_case(case):
+    rows = parity.check(ledger.load(FOLDER, case))
+    bad = [row for row in rows if row.verdict == ledger.FAIL]
+    assert not bad, "\n" + ledger.format_rows(bad)
+    assert sum(row.verdict == ledger.OK for row in rows) >= COMPARED[case]
+
+
+def test_every_stored_case_is_known():
+    """The sampler's statistics have a test of their own (tests/ops)."""
+    stored = {path.stem for path in FOLDER.glob("*.json")}
+    assert stored - set(COMPARED) == {"ijepa_mask_stats"}
+
+
+@pytest.fixture
+def golden():
+    return ledger.load(FOLDER, "mae")
+
+
+def test_other_epsilon_fails(golden):
+    config = golden.config | {"norm_eps": 1e-5}
+    changed = dataclasses.replace(golden, json=golden.json | {"config": config})
+    assert "out/pred" in failures(changed)
+
+
+def test_tanh_gelu_fails(golden, monkeypatch):
+    monkeypatch.setattr(layers.nn, "gelu", lambda x, approximate: jax.nn.gelu(x))
+    assert "out/block_enc0" in failures(golden)
+
+
+def test_exchanged_query_and_key_fail(golden):
+    swapped = {}
+    for name, array in golden.arrays.items():
+        if ".qkv." in name:
+            q, k, v = np.split(array, 3)
+            swapped[name] = np.concatenate([k, q, v])
+    changed = dataclasses.replace(golden, arrays=golden.arrays | swapped)
+    assert {"out/block_enc0", "out/block_dec0"} <= set(failures(changed))
+
+
+def test_other_patch_order_fails(golden, monkeypatch):
+    """(channel, row, column) as a convolution's weight is stored."""
+    patchify = patches.patchify
+
+    def channel_first(image, patch):
+        x = patchify(image, patch)
+        shape = x.shape
+        x = x.reshape(*shape[:2], patch * patch, -1).swapaxes(-1, -2)
+        return x.reshape(shape)
+
+    monkeypatch.setattr(patches, "patchify", channel_first)
+    failed = failures(golden)
+    assert "out/patch_embed" in failed
+    assert "out/normpix0/target" in failed
+
+
+def test_a_case_that_raises_is_a_failed_row(golden):
+    arrays = {n: x for n, x in golden.arrays.items() if n != "sd/norm.bias"}
+    (row,) = parity.check(dataclasses.replace(golden, arrays=arrays))
+    assert row.verdict == ledger.FAIL
+    assert "raised UserError" in row.quantity
+
+
+@pytest.mark.parametrize("ours", [[1.0, np.nan], [1.0], [1.0, 2.1]])
+def test_ledger_refuses(golden, ours):
+    row = ledger.compare_one(golden, "x", ours, [1.0, 2.0], ledger.TENSOR)
+    assert row.verdict == ledger.FAIL
+
+
+def test_ledger_tolerance(golden):
+    both = ledger.Tolerance(relative=0.1, absolute=0.1)
+    for ours, verdict in ((2.25, ledger.OK), (2.35, ledger.FAIL)):
+        assert ledger.compare_one(golden, "x", ours, 2.0, both).verdict == verdict
+    mine = np.array([1.0, 0.05])
+    theirs = np.array([1.0, 0.0])
+    for largest, verdict in ((0.06, ledger.OK), (0.04, ledger.FAIL)):
+        limit = ledger.Tolerance(largest=largest)
+        assert ledger.compare_one(golden, "x", mine, theirs, limit).verdict == verdict

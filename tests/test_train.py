@@ -1,0 +1,140 @@
+"""The loop in process: errors before any work, what a workdir holds, damage."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import runs
+
+from vit_ssl_jax import train
+from vit_ssl_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of 8 steps with evaluators and summary."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = runs.small(
+        steps=8,
+        checkpoint_every=3,
+        summary=True,
+        evals__knn__every_epochs=4 / 64,
+        evals__linear__every_epochs=0.0,
+    )
+    return config, workdir, train.train(config, workdir)
+
+
+def test_a_workdir_holds_what_a_user_looks_for(trained):
+    config, workdir, summary = trained
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["vit"]["variant"] == config.vit.variant
+    assert "jax" in json.loads((workdir / "versions.json").read_text())
+    assert list(workdir.glob("events.out.tfevents.*"))
+    assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"6", "8"}
+
+
+def test_metrics_carry_the_expected_names(trained):
+    lines = runs.metrics(trained[1])
+    merged = {k: v for line in lines for k, v in line.items()}
+    for name in ("train/loss", "train/lr", "train/grad_norm", "epoch"):
+        assert np.isfinite(merged[name])
+    assert merged["perf/img_per_sec"] > 0
+    assert 0 <= merged["perf/data_wait_frac"] <= 1
+    evaluated = [m["step"] for m in lines if "eval/knn/k20_T0.07/top1" in m]
+    assert evaluated == [4, 8]
+    assert [m["step"] for m in lines if "eval/linear/C1/top1" in m] == [8]
+
+
+def test_the_summary_compares_three_representations(trained):
+    summary = trained[2]
+    for probe in ("knn", "linear"):
+        assert set(summary[probe]) == {"learned", "untrained", "raw_pixels"}
+        assert all(0 <= v <= 1 for v in summary[probe].values())
+    assert summary["seconds"] > 0
+
+
+def test_a_finished_run_repeats_its_summary_without_a_step(trained):
+    config, workdir, summary = trained
+    before = runs.metrics(workdir)
+    again = train.train(config, workdir)
+    assert again["knn"] == summary["knn"]
+    assert runs.metrics(workdir) == before
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_last_whole_one(trained, tmp_path):
+    config, workdir, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    whole = runs.weights(workdir)
+    for file in (copy / "checkpoints" / "8" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:10])
+    train.train(config, copy)  # from step 6, to the same end
+    assert (copy / "damaged-8").is_dir()
+    got = runs.weights(copy)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert [m["step"] for m in runs.metrics(copy) if "train/loss" in m] == [
+        *range(1, 9)
+    ]
+
+
+def test_only_damaged_checkpoints_is_an_error_that_keeps_them(trained, tmp_path):
+    config, workdir, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for file in (copy / "checkpoints").rglob("d/*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the checkpoints .* \(steps 8, 6\)"):
+        train.train(config, copy)
+    assert {p.name for p in (copy / "checkpoints").iterdir()} == {"6", "8"}
+
+
+def test_another_models_checkpoint_is_refused_and_left_alone(trained):
+    _, workdir, _ = trained
+    before = (workdir / "config.json").read_text()
+    with pytest.raises(UserError, match=r"(?s)holds another model.*~ .*\(2, 32"):
+        train.train(runs.small(steps=8, vit__variant="2x64x2/8"), workdir)
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_fewer_steps_than_done_is_refused(trained):
+    with pytest.raises(UserError, match="at step 8, beyond the 5 steps"):
+        train.train(runs.small(steps=5), trained[1])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
+    config = runs.small(steps=50, optim__lr=1e30, log_every=5)
+    with pytest.raises(UserError, match=r"the loss is nan at step \d+.*optim.lr"):
+        train.train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(method__name="simclr"), "no method 'simclr'; methods/ has ijepa, mae"),
+        (dict(batch_size=20), r"20 doesn't divide over 8 devices.* try 16 or 24"),
+        (dict(batch_size=24, accum=2), r"8 devices .* x 2 micro-batches"),
+        (dict(data__size=(30, 32)), "30x32 px is not divisible by the patch of 8"),
+        (dict(mesh__fsdp=3), "doesn't fill 8 cpu device"),
+        (dict(vit__variant="B16"), "'B16' is not a ViT; say NAME/PATCH"),
+        (dict(vit__remat="some"), "config.vit.remat: 'some' is not one of none, dots"),
+        (dict(method__mask_ratio=0.99), "keeps 0 of 16 patches"),
+        (dict(data__name="folder", data__dir="/nowhere"), "/nowhere"),
+        (dict(data__split="nope"), "nope"),
+        (dict(steps=0, epochs=0.001), "no step"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        train.train(runs.small(**changes), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_unlabelled_data_trains_with_the_evaluators_off(tmp_path, capsys):
+    config = runs.small(steps=2, data__labels=False, evals__knn__every_epochs=0.0)
+    assert train.train(config, tmp_path) is None
+    assert "evaluator knn is off: the data has no labels" in capsys.readouterr().out
+    assert runs.metrics(tmp_path)[-1]["step"] == 2

@@ -1,0 +1,134 @@
+"""Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from vit_ssl_jax.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints under `workdir/checkpoints`, one folder a step."""
+
+    def __init__(self, workdir, keep):
+        """Keeps the newest `keep` checkpoints."""
+        self._root = epath.Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self._root,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def latest(self):
+        """Step of the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state, seconds):
+        """Starts to save; returns once the state may be donated. `seconds` of training.
+
+        A failure of the save before is raised here.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                run=ocp.args.JsonSave({"seconds": seconds}),
+            ),
+        )
+
+    def restore(self, like):
+        """Restores the newest whole checkpoint: `(state, seconds)`, or None.
+
+        `like` is the state as ShapeDtypeStructs with the shardings to restore to. A
+        checkpoint that can't be read is set aside as `damaged-<step>` and the one
+        before it is taken. Raises UserError where the checkpoint is of another model,
+        or none of them can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
+        for step in steps:
+            try:
+                found = _shapes(self._manager.item_metadata(step)["state"])
+                same = found == _shapes(like)
+                out = self._read(step, like) if same else None
+            except Exception as error:  # noqa: BLE001 - storage fails in many ways
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                logging.warning(
+                    "Checkpoint %s is damaged (%s); trying the one before it.",
+                    self._root / str(step),
+                    reason[0][:200],
+                )
+                damaged.append(step)
+                continue
+            if not same:
+                raise UserError(_mismatch(self._root / str(step), found, _shapes(like)))
+            self._set_aside(damaged)
+            return out["state"], out["run"]["seconds"]
+        if damaged:
+            raise UserError(
+                f"none of the checkpoints under {self._root} (steps "
+                f"{', '.join(map(str, steps))}) can be read; give a new --workdir, or "
+                "delete that folder to start again"
+            )
+        return None
+
+    def _read(self, step, like):
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), run=ocp.args.JsonRestore()
+        )
+        return self._manager.restore(step, args=args)
+
+    def _set_aside(self, damaged):
+        """Renames damaged checkpoints, so that their steps can be saved again."""
+        if not damaged:
+            return
+        if jax.process_index() == 0:
+            for step in damaged:
+                target = self._root.parent / f"damaged-{step}"
+                if target.exists():
+                    target.rmtree()
+                (self._root / str(step)).rename(target)
+        self._manager.reload()
+
+    def close(self):
+        """Waits for the last save and raises its error, if any."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _shapes(tree):
+    """Flat `{path: shape}` of arrays, shapes or checkpoint metadata."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(map(_name, path)): tuple(x.shape) for path, x in leaves}
+
+
+def _name(key):
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _mismatch(path, found, wanted):
+    """One message that lists what is missing (-), extra (+) and of another shape (~)."""
+    lines = [f"  - {k} {wanted[k]}" for k in sorted(wanted.keys() - found.keys())]
+    lines += [f"  + {k} {found[k]}" for k in sorted(found.keys() - wanted.keys())]
+    lines += [
+        f"  ~ {k} {found[k]}, the config makes {wanted[k]}"
+        for k in sorted(found.keys() & wanted.keys())
+        if found[k] != wanted[k]
+    ]
+    shown = lines[:12] + ([f"  ... {len(lines) - 12} more"] if len(lines) > 12 else [])
+    return (
+        f"{path} holds another model than the config describes (- missing there, "
+        "+ only there, ~ another shape):\n" + "\n".join(shown) + "\n"
+        "Give a new --workdir, or the config that this run was started with "
+        "(config.json beside it)."
+    )

@@ -1,0 +1,81 @@
+"""The evaluators of a config: when each is due, and on which features."""
+
+import functools
+
+from vit_ssl_jax.data import pipeline, sources
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.evaluators import features, knn, linear
+
+EVALUATORS = {"knn": knn.evaluate, "linear": linear.evaluate}
+
+
+class Suite:
+    """The evaluators that a config asks for and its data allows."""
+
+    def __init__(self, config, run, labelled, say):
+        """Opens the splits; says with a line which evaluator is off and why."""
+        self._data = config.data
+        self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
+        ways = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+        self._batch_size = -(-config.data.eval_batch_size // ways) * ways
+        self._sources, self._settings, self._every = {}, {}, {}
+        for name, settings in config.evals.items():
+            if name not in EVALUATORS:
+                raise UserError(
+                    f"config.evals: there is no evaluator {name!r}; known are "
+                    f"{', '.join(EVALUATORS)}"
+                )
+            if settings.every_epochs < 0:
+                continue
+            why = "the data has no labels" if not labelled else self._open(settings)
+            if why:
+                say(f"evaluator {name} is off: {why}")
+                continue
+            self._settings[name] = settings.to_dict()
+            self._every[name] = round(settings.every_epochs * run.steps_per_epoch)
+
+    def _open(self, settings):
+        """Opens the splits of an evaluator; what is wrong with them, or None."""
+        for split in (settings.bank, settings.queries):
+            if split in self._sources:
+                continue
+            try:
+                source = sources.open_source(self._data.name, self._data.dir, split)
+            except UserError as error:
+                return f"{error} (config.evals.*.bank and queries name the splits)"
+            self._sources[split] = source
+        return None
+
+    def due(self, done, last):
+        """Names of the evaluators due after step `done`."""
+        return [n for n, e in self._every.items() if last or (e and done % e == 0)]
+
+    def batches(self, split):
+        """Evaluation batches of a split."""
+        return pipeline.eval_batches(
+            self._sources[split],
+            batch_size=self._batch_size,
+            size=tuple(self._data.size),
+            resize=self._data.resize,
+            interpolation=self._data.interpolation,
+        )
+
+    def evaluate(self, params, names=None, pixels=False):
+        """Runs evaluators on an encoder, or on raw pixels: `{eval/...: float}`."""
+
+        @functools.cache
+        def read(split, pool):
+            if pixels:
+                return features.pixels(self.batches(split))
+            return self._extract(params, self.batches(split), pool)
+
+        out = {}
+        for name in self._settings if names is None else names:
+            s = dict(self._settings[name])
+            s.pop("every_epochs")
+            pool = None if pixels else s["pool"]
+            bank, queries = read(s.pop("bank"), pool), read(s.pop("queries"), pool)
+            s.pop("pool")
+            results = EVALUATORS[name](bank, queries, **s)
+            out |= {f"eval/{name}/{key}": value for key, value in results.items()}
+        return out

@@ -1,0 +1,62 @@
+"""The closing table: the encoder beside itself at initialisation, and raw pixels."""
+
+import json
+
+ROWS = ("learned", "untrained", "raw_pixels")
+WORDS = """
+What you see: the encoder was trained on the images alone, without a single label.
+Frozen, its features are then judged by a vote of the nearest training images (k-NN) and
+by a linear classifier. 'untrained' is the same network at its random start: what
+the architecture gives by itself. 'raw pixels' uses no network. {verdict}
+
+What to run next:
+  tensorboard --logdir={workdir}        the curves (or read {workdir}/metrics.jsonl)
+  the same command with another --workdir and --config.seed=1    how much is luck
+  ... --config.data.name=folder --config.data.dir=PATH           your own images
+  configs/mae_vitb.py, configs/ijepa_vitl.py, ...                the published recipes
+"""
+
+
+def report(suite, learned, untrained, *, workdir, seconds, say):
+    """Evaluates the three rows, prints the table, writes summary.json, returns it.
+
+    `seconds()` is the run's wall time so far. Accuracies are in 0..1.
+    """
+    results = {
+        "learned": suite.evaluate(learned),
+        "untrained": suite.evaluate(untrained),
+        "raw_pixels": suite.evaluate(None, pixels=True),
+    }
+    out = {}
+    for row, metrics in results.items():
+        for key, value in metrics.items():
+            out.setdefault(key.split("/")[1], {})[row] = value
+    out["seconds"] = seconds()
+    (workdir / "summary.json").write_text(json.dumps(out, indent=2) + "\n")
+    names = [name for name in out if name != "seconds"]
+    say("\n" + table(out, names))
+    say(WORDS.format(verdict=verdict(out, names), workdir=workdir))
+    say(f"{out['seconds']:.0f} s in all; numbers in {workdir}/summary.json")
+    return out
+
+
+def table(out, names):
+    """Top-1 accuracy in per cent, a row a representation."""
+    titles = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
+    lines = ["representation    " + "".join(f"{titles[n]:>20}" for n in names)]
+    for row in ROWS:
+        cells = "".join(f"{100 * out[n][row]:>18.1f} %" for n in names)
+        lines.append(f"{row.replace('_', ' '):<18}" + cells)
+    return "\n".join(lines)
+
+
+def verdict(out, names):
+    """One sentence on what training brought, whatever it was."""
+    gains = {n: 100 * (out[n]["learned"] - out[n]["untrained"]) for n in names}
+    said = " and ".join(
+        f"{gain:+.1f} points in {'k-NN' if n == 'knn' else 'the linear probe'}"
+        for n, gain in gains.items()
+    )
+    if min(gains.values()) > 0:
+        return f"Training without labels changed the encoder by {said}."
+    return f"Training did not help throughout: {said} against the untrained encoder."

@@ -1,0 +1,99 @@
+"""Pre-training checkpoints of facebookresearch/mae and facebookresearch/ijepa.
+
+Both keep timm's names in the encoder. Their fixed sine-cosine tables are no parameters
+of ours: an import compares them, an export makes them anew.
+"""
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.interop import timm
+from vit_ssl_jax.interop.table import (
+    Fixed,
+    dense_rows,
+    export_params,
+    import_params,
+    norm_rows,
+    row,
+)
+
+
+def mae_rows(model):
+    """Rows of `methods.mae.MAE`: encoder and decoder (`models_mae.py`)."""
+    mask_token = row(
+        "mask_token", "decoder/mask_token", (1, 1, model.decoder.width), None
+    )
+    return [
+        *timm.encoder_rows(model.encoder),
+        mask_token,
+        *decoder_rows(model.decoder, "decoder", "pred", model.encoder.width),
+    ]
+
+
+def predictor_rows(predictor, inputs):
+    """Rows of I-JEPA's predictor over an encoder of width `inputs`."""
+    shape = (1, 1, predictor.width)
+    return [
+        row("mask_token", "predictor/mask_token", shape, None),
+        *decoder_rows(predictor, "predictor", "proj", inputs),
+    ]
+
+
+def decoder_rows(decoder, name, head, inputs):
+    """Rows of a `models.decoder.Decoder` that both sides call `name`."""
+    width = decoder.width
+    table = timm.sincos(decoder.grid, width, decoder.cls)
+    return [
+        Fixed(f"{name}_pos_embed", table),
+        *dense_rows(f"{name}_embed", f"{name}/embed", inputs, width, None),
+        *timm.block_rows(
+            f"{name}_blocks",
+            name,
+            width=width,
+            hidden=4 * width,
+            heads=decoder.heads,
+            depth=decoder.depth,
+        ),
+        *norm_rows(f"{name}_norm", f"{name}/norm", width, None),
+        *dense_rows(f"{name}_{head}", f"{name}/head", width, decoder.features, None),
+    ]
+
+
+def ijepa_rows(model):
+    """Rows of each of I-JEPA's state_dicts, by its name in the checkpoint."""
+    encoder = timm.encoder_rows(model.encoder)
+    return {
+        "encoder": encoder,
+        "predictor": predictor_rows(model.predictor, model.encoder.width),
+        "target_encoder": encoder,
+    }
+
+
+def import_ijepa(model, checkpoint):
+    """`{encoder, predictor, target_encoder}` -> our params and ema.
+
+    Names may have the prefix `module.` of torch's DistributedDataParallel; what else
+    the checkpoint holds (opt, epoch, ...) is left alone.
+    """
+    rows = ijepa_rows(model)
+    missing = sorted(set(rows) - set(checkpoint))
+    if missing:
+        raise UserError(f"checkpoint: not I-JEPA's, it has no {', '.join(missing)}")
+    trees = {
+        part: import_params(rows[part], strip_module(checkpoint[part])) for part in rows
+    }
+    return {**trees["encoder"], **trees["predictor"]}, trees["target_encoder"]
+
+
+def export_ijepa(model, params, ema):
+    """Our params and ema -> `{encoder, predictor, target_encoder}` without `module.`"""
+    trees = {
+        "encoder": {"encoder": params["encoder"]},
+        "predictor": {"predictor": params["predictor"]},
+        "target_encoder": {"encoder": ema["encoder"]},
+    }
+    rows = ijepa_rows(model)
+    return {part: export_params(rows[part], tree) for part, tree in trees.items()}
+
+
+def strip_module(state_dict):
+    """Without the prefix `module.` where it is."""
+    return {name.removeprefix("module."): x for name, x in state_dict.items()}

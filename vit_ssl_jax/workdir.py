@@ -1,0 +1,54 @@
+"""The folder of a run: can it be written, and what it was started with."""
+
+import importlib.metadata
+import json
+import platform
+import uuid
+
+import jax
+from etils import epath
+
+from vit_ssl_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def open_workdir(path):
+    """Creates the folder and tries to write there; raises UserError if it can't."""
+    path = epath.Path(path)
+    probe = path / f".write-test-{uuid.uuid4().hex}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--workdir={path} can't be written ({error.strerror or error}); give a "
+            "folder that you may write to"
+        ) from None
+    return path
+
+
+def write_config(config, path, version):
+    """Writes config.json and versions.json; returns the keys that a resume changed.
+
+    Called only once the checkpoint has been found to fit the config.
+    """
+    new = json.loads(config.to_json_best_effort())
+    file = path / "config.json"
+    old = json.loads(file.read_text()) if file.exists() else new
+    if jax.process_index() == 0:
+        file.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n")
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
+        (path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+    return _differences(old, new)
+
+
+def _differences(old, new, prefix="config"):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{prefix}: {old} -> {new}"]
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        out += _differences(old.get(key), new.get(key), f"{prefix}.{key}")
+    return out

@@ -1,0 +1,127 @@
+"""Where metrics go: console, metrics.jsonl, TensorBoard. Process 0 only."""
+
+import contextlib
+import json
+import sys
+import time
+
+import jax
+import tensorboardX
+import tqdm
+from etils import epath
+
+
+class Writer:
+    """Writes a run's metrics; on resume it first drops what lies after the checkpoint."""
+
+    def __init__(self, workdir, *, start, steps):
+        self._on = jax.process_index() == 0
+        self._steps = steps
+        self._bar = None
+        if not self._on:
+            return
+        path = epath.Path(workdir) / "metrics.jsonl"
+        cut_back(path, start)
+        self._file = path.open("a")
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=start + 1 if start else None
+        )
+        if sys.stdout.isatty():
+            self._bar = tqdm.tqdm(
+                total=steps, initial=start, unit="step", dynamic_ncols=True
+            )
+
+    def advance(self):
+        """One step more on the progress bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def write(self, step, metrics):
+        """Appends `{name: float}` of a step to metrics.jsonl and TensorBoard."""
+        if not self._on:
+            return
+        metrics = {k: float(v) for k, v in sorted(metrics.items())}
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    def say(self, text):
+        """Prints a line, above the progress bar where there is one."""
+        if self._on:
+            tqdm.tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self):
+        """Flushes and closes everything."""
+        if not self._on:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def cut_back(path, step):
+    """Drops the lines of metrics.jsonl after `step`, and a line torn by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break
+    path.write_text("".join(kept))
+
+
+def duration(seconds):
+    """Seconds as "1h02m", "3m20s" or "45s"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+class Meter:
+    """Speed since a step, and the share of the time spent waiting for data."""
+
+    def __init__(self, start):
+        self._start, self._begun, self._waited = start, time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
+
+    def seconds(self):
+        """Seconds since the start."""
+        return time.perf_counter() - self._begun
+
+    def read(self, done, batch_size):
+        """`perf/...` of the interval up to step `done`; empty where it has no step."""
+        steps, seconds = done - self._start, self.seconds()
+        if not steps:
+            return {}
+        return {
+            "perf/img_per_sec": steps * batch_size / seconds,
+            "perf/step_seconds": seconds / steps,
+            "perf/data_wait_frac": self._waited / seconds,
+        }
+
+
+def console_line(done, steps, metrics):
+    """One line: step, loss, and once a step has been timed speed, data wait and ETA."""
+    line = f"step {done}/{steps}  loss {metrics['train/loss']:.4f}"
+    if "perf/step_seconds" in metrics:
+        left = (steps - done) * metrics["perf/step_seconds"]
+        line += (
+            f"  {metrics['perf/img_per_sec']:.0f} img/s"
+            f"  data wait {100 * metrics['perf/data_wait_frac']:.0f} %"
+            f"  ETA {duration(left)}"
+        )
+    return line
