@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(__file__).parent / "golden"
 COMPARED = {
     "adamw_toy": 25,
     "ijepa": 9,
-    "ijepa_step": 85,
+    "ijepa_step": 144,
     "init_stats_ijepa": 687,
     "init_stats_mae": 1219,
     "mae": 18,

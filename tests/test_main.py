@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 import pytest
-import runs
+
+from tests import runs
 
 
 def wait_for_step(process, workdir, step):

@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-import runs
 
+from tests import runs
 from vit_ssl_jax import train
 from vit_ssl_jax.errors import UserError
 

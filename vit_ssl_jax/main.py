@@ -45,7 +45,9 @@ def explain(error):
         return text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, KeyError | AttributeError):
         text = text.replace("\\", "").replace("'", "").strip('"')
-        return "the config has no key " + text.replace("nDid you mean", ". Did you mean")
+        return "the config has no key " + text.replace(
+            "nDid you mean", ". Did you mean"
+        )
     return text
 
 

@@ -71,6 +71,8 @@ def make_optimizer(config, *, steps, epochs, batch_size):
         raise UserError(f"config.optim.name: {config.name!r} is not one of adamw")
     total = int(config.ipe_scale * steps)
     warmup = min(steps * config.warmup_epochs / epochs, steps)
+    if config.first_step:
+        warmup = int(warmup)  # I-JEPA counts whole steps, MAE fractions of an epoch
     rate = functools.partial(
         warmup_cosine,
         start=config.lr_start,

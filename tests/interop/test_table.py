@@ -33,7 +33,7 @@ def make_encoder(**changes):
 
 def make_decoder(**changes):
     return decoder.Decoder(
-        grid=(2, 3), width=8, depth=1, heads=2, style=STYLE, **changes
+        grid=(2, 3), width=8, hidden=32, depth=1, heads=2, style=STYLE, **changes
     )
 
 

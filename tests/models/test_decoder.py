@@ -21,7 +21,14 @@ IDS = np.array([[1, 2, 3], [0, 4, 5]])
 def run(tiny):
     """Jitted `(context, context_ids, ids, valid=None) -> [B M 5]`, class token first."""
     model = decoder.Decoder(
-        grid=(2, 3), width=16, depth=2, heads=4, features=5, cls=True, style=STYLE
+        grid=(2, 3),
+        width=16,
+        hidden=64,
+        depth=2,
+        heads=4,
+        features=5,
+        cls=True,
+        style=STYLE,
     )
     init = functools.partial(model.init, train=False)
     inputs = (context(), CONTEXT_IDS, IDS)

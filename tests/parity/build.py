@@ -32,11 +32,12 @@ def encoder(*, side, patch, width, hidden, depth, heads, posemb, cls, norm, styl
     )
 
 
-def narrow(encoder, *, width, depth, heads, features):
+def narrow(encoder, *, width, hidden, depth, heads, features):
     """A decoder or predictor for an encoder."""
     return decoder.Decoder(
         grid=encoder.grid,
         width=width,
+        hidden=hidden,
         depth=depth,
         heads=heads,
         features=features,

@@ -29,6 +29,7 @@ def make_model(golden):
     predictor = build.narrow(
         encoder,
         width=p["predictor_embed_dim"],
+        hidden=len(golden.arrays["sd/predictor/predictor_blocks.0.mlp.fc1.bias"]),
         depth=p["depth"],
         heads=c["predictor_num_heads"],
         features=e["embed_dim"],

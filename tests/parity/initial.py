@@ -109,6 +109,7 @@ def narrow(encoder, name, shapes, width, features):
     return build.narrow(
         encoder,
         width=width,
+        hidden=shapes[f"{name}_blocks.0.mlp.fc1.bias"][0],
         depth=count(shapes, f"{name}_blocks"),
         heads=HEADS,
         features=features,

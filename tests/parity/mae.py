@@ -2,6 +2,7 @@
 
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,7 @@ def make_model(config):
     decoder = build.narrow(
         encoder,
         width=c["decoder_embed_dim"],
+        hidden=int(c["mlp_ratio"] * c["decoder_embed_dim"]),
         depth=c["decoder_depth"],
         heads=c["decoder_num_heads"],
         features=c["in_chans"] * c["patch_size"] ** 2,
@@ -153,8 +155,9 @@ def gradient_rows(golden, grads, prefix):
         f"grad_l2/{prefix}{name}": np.linalg.norm(np.float64(x).ravel())
         for name, x in grads.items()
     }
-    stored = golden.json.get("grad_l2", {})
-    stored = {f"grad_l2/{name}": norm for name, norm in stored.items()}
+    stored = flax.traverse_util.flatten_dict(
+        {"grad_l2": golden.json.get("grad_l2", {})}, sep="/"
+    )
     return [
         *ledger.compare(golden, values, ledger.GRADIENT),
         *ledger.compare(golden, norms, ledger.GRADIENT, stored),

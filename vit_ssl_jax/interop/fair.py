@@ -48,7 +48,7 @@ def decoder_rows(decoder, name, head, inputs):
             f"{name}_blocks",
             name,
             width=width,
-            hidden=4 * width,
+            hidden=decoder.hidden,
             heads=decoder.heads,
             depth=decoder.depth,
         ),

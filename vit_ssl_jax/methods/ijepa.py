@@ -204,6 +204,7 @@ def make(c, context):
         predictor=decoder.Decoder(
             grid=encoder.grid,
             width=c.predictor_width,
+            hidden=4 * c.predictor_width,
             depth=c.predictor_depth,
             heads=c.predictor_heads,
             features=encoder.width,
@@ -215,7 +216,7 @@ def make(c, context):
         momentum,
         start=c.ema_start,
         end=c.ema_end,
-        steps=int(c.ipe_scale * context.steps),
+        steps=c.ipe_scale * context.steps,
     )
     return Method(
         model=model,

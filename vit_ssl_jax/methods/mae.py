@@ -112,6 +112,7 @@ def make(c, context):
         decoder=decoder.Decoder(
             grid=encoder.grid,
             width=c.decoder_width,
+            hidden=4 * c.decoder_width,
             depth=c.decoder_depth,
             heads=c.decoder_heads,
             features=3 * encoder.patch**2,

@@ -17,6 +17,7 @@ class Decoder(nn.Module):
 
     grid: tuple  # (rows, columns) of the encoder
     width: int
+    hidden: int  # width inside the MLPs
     depth: int
     heads: int
     features: int  # of a prediction
@@ -27,7 +28,7 @@ class Decoder(nn.Module):
         init = self.style.initial
         self.embed = layers.dense(self.width, self.style, "embed")
         self.mask_token = self.param("mask_token", init.token, (1, 1, self.width))
-        self.blocks = layers.Blocks(self.depth, self.heads, 4 * self.width, self.style)
+        self.blocks = layers.Blocks(self.depth, self.heads, self.hidden, self.style)
         self.norm = layers.norm(self.style, "norm")
         self.head = layers.dense(self.features, self.style, "head")
 

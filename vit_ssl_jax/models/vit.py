@@ -30,7 +30,7 @@ POSEMBS = ("none", "learned", "sincos", "sincos_big_vision")
 
 
 def decode_variant(variant):
-    """ "B/16" -> dict(depth, width, hidden, heads, patch).
+    """Splits "B/16" into depth, width, hidden, heads and patch.
 
     Any other shape is spelt "depth x width x heads / patch", e.g. "4x128x4/4" (the MLP
     is four widths wide). Raises UserError where the name isn't understood.

@@ -1,0 +1,1 @@
+"""Tests, and the parity ledger: `python -m tests.parity DIR`."""

@@ -1,0 +1,97 @@
+"""Every recipe: literal, complete, traced at full size, and one real step when shrunk."""
+
+import ast
+
+import jax
+import numpy as np
+import pytest
+
+from tests import runs
+from vit_ssl_jax import build, step
+
+RECIPES = sorted(p.name for p in (runs.ROOT / "configs").glob("*.py"))
+# Published: parameters of encoder and decoder without fixed tables (methods, 2(b), 3(b)).
+PARAMETERS = {
+    "mae_vitb.py": 111_655_680,
+    "mae_vitl.py": 329_239_296,
+    "mae_vith.py": 656_613_964,
+    "ijepa_vitb.py": 85_646_592 + 11_238_912,
+    "ijepa_vitl.py": 303_098_880 + 22_082_560,
+    "ijepa_vith.py": 630_434_560 + 22_279_424,
+    "ijepa_vith16_448.py": 630_664_960 + 22_279_424,
+    "ijepa_vitg16.py": 1_011_092_608 + 29_475_712,
+}
+
+
+def load_all(name):
+    """A recipe under each of its arguments."""
+    if name == "quickstart.py":
+        return [runs.load(name, method) for method in ("ijepa", "mae")]
+    return [runs.load(name)]
+
+
+def shrink(config):
+    """The same recipe for a test: its grid, masks and schedule, a tiny network.
+
+    The patch shrinks, not the grid, so masks are those of the recipe.
+    """
+    patch = int(config.vit.variant.split("/")[1])
+    with config.unlocked():
+        config.data.size = tuple(2 * side // patch for side in config.data.size)
+        config.vit.variant = "2x32x4/2"
+        config.batch_size = 16
+        config.steps = 2
+        for key in config.method:
+            if key.endswith("_width"):
+                config.method[key] = 16
+            elif key.endswith("_depth"):
+                config.method[key] = 1
+            elif key.endswith("_heads"):
+                config.method[key] = 4
+    return config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_literal_and_says_how_it_is_run(name):
+    text = (runs.ROOT / "configs" / name).read_text()
+    tree = ast.parse(text)
+    imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert [n.module for n in imports] == ["ml_collections"]
+    assert f"python -m vit_ssl_jax.main --config=configs/{name}" in ast.get_docstring(
+        tree
+    )
+    keys = [set(c.keys()) for n in RECIPES for c in load_all(n)]
+    assert all(k == keys[0] for k in keys), "recipes differ in their keys"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_traces_at_full_size(name):
+    for config in load_all(name):
+        run = build.make_run(config)
+        program = run.program
+        key = jax.random.key(0)
+        lowered = program.step.lower(program.state, program.batch, key)
+        state, metrics = lowered.out_info
+        assert jax.tree.map(lambda x: x.shape, state) == jax.tree.map(
+            lambda x: x.shape, program.state
+        )
+        assert metrics["train/loss"].shape == ()
+        count = sum(np.prod(x.shape) for x in jax.tree.leaves(state.params))
+        assert count == PARAMETERS.get(name, count)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shrunken_recipe_takes_a_step(name):
+    config = shrink(load_all(name)[0])
+    run = build.make_run(config)
+    key = jax.device_put(jax.random.key(0), run.program.replicated)
+    state = run.program.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = dict(
+        image=rng.integers(0, 256, (16, *config.data.size, 3), np.uint8),
+        label=np.zeros(16, np.int32),
+        id=np.arange(16, dtype=np.int32),
+    )
+    state, metrics = run.program.step(state, step.put_batch(batch, run.mesh), key)
+    assert np.isfinite(float(metrics["train/loss"]))
+    assert int(state.step) == 1

@@ -1,0 +1,134 @@
+"""Where arrays live: the golden table of a ViT, and what every big weight needs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from vit_ssl_jax import partition, step
+from vit_ssl_jax.errors import UserError
+
+# A scanned ViT with a classifier on 2x2x2 devices. Layers are never sharded.
+GOLDEN = {
+    "encoder/patch/kernel": P(None, "fsdp"),
+    "encoder/patch/bias": P(),
+    "encoder/cls": P(),
+    "encoder/posemb": P(None, None, "fsdp"),
+    "encoder/blocks/block/norm1/scale": P(),
+    "encoder/blocks/block/norm1/bias": P(),
+    "encoder/blocks/block/attn/qkv/kernel": P(None, "fsdp", None, "tensor", None),
+    "encoder/blocks/block/attn/qkv/bias": P(None, None, "tensor", None),
+    "encoder/blocks/block/attn/out/kernel": P(None, "tensor", None, "fsdp"),
+    "encoder/blocks/block/attn/out/bias": P(),
+    "encoder/blocks/block/norm2/scale": P(),
+    "encoder/blocks/block/norm2/bias": P(),
+    "encoder/blocks/block/mlp/up/kernel": P(None, "fsdp", "tensor"),
+    "encoder/blocks/block/mlp/up/bias": P(None, "tensor"),
+    "encoder/blocks/block/mlp/down/kernel": P(None, "tensor", "fsdp"),
+    "encoder/blocks/block/mlp/down/bias": P(),
+    "encoder/norm/scale": P(),
+    "encoder/norm/bias": P(),
+    "head/kernel": P("fsdp", None),
+    "head/bias": P(),
+}
+
+
+def names(path):
+    """Names of a path, joined."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+
+
+def flat(tree):
+    """`{path: leaf}`."""
+    return {names(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def state_shapes(tiny, method, size):
+    """Shapes of a method's whole state."""
+    batch = step.batch_shapes(2, size, None)
+    init = functools.partial(step.init_state, method=method, optimizer=tiny.optimizer())
+    return jax.eval_shape(init, jax.random.key(0), batch)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    """Two devices on every axis."""
+    return partition.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+
+
+def test_golden_table_of_a_vit(tiny, mesh):
+    changes = {"cls": True, "posemb": "learned"}
+    method = tiny.method("supervised", vit_changes=changes, pool="cls")
+    shapes = state_shapes(tiny, method, (32, 32)).params
+    ours = {k: s.spec for k, s in flat(partition.shardings(shapes, mesh)).items()}
+    assert ours == GOLDEN
+
+
+def test_moments_and_teacher_live_with_their_weights(tiny, mesh):
+    shapes = state_shapes(tiny, tiny.method("ijepa"), (32, 32))
+    specs = {k: s.spec for k, s in flat(partition.shardings(shapes, mesh)).items()}
+    weights = {k.removeprefix("params/"): v for k, v in specs.items() if "params/" in k}
+    assert any(any(spec) for spec in weights.values())
+    for moment in ("mu", "nu"):
+        of = {
+            k.split(f"/{moment}/")[1]: v for k, v in specs.items() if f"/{moment}/" in k
+        }
+        assert of == weights
+    teacher = {
+        k.removeprefix("ema/"): v for k, v in specs.items() if k.startswith("ema/")
+    }
+    assert teacher == {k: v for k, v in weights.items() if k.startswith("encoder/")}
+
+
+@pytest.mark.parametrize("name", ["mae", "ijepa"])
+def test_every_big_weight_of_a_vit_b_has_a_row(tiny, name):
+    numbers = {
+        "mae": {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16},
+        "ijepa": {"predictor_width": 384, "predictor_depth": 6, "predictor_heads": 12},
+    }[name]
+    changes = {"variant": "B/16", "cls": name == "mae", "posemb": "learned"}
+    method = tiny.method(name, (224, 224), changes, **numbers)
+    shapes = state_shapes(tiny, method, (224, 224)).params
+    big = {
+        path: x
+        for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+        if x.size * x.dtype.itemsize >= 2**20
+    }
+    if name == "mae":
+        assert len(big) >= 10
+    for path, x in big.items():
+        assert any(partition.spec(path, x.ndim)), f"{names(path)} {x.shape} has no row"
+
+
+def test_an_axis_that_does_not_divide_stays_whole(mesh):
+    tree = {"up": {"kernel": jax.ShapeDtypeStruct((3, 8), jnp.float32)}}
+    assert partition.shardings(tree, mesh)["up"]["kernel"].spec == P(None, "tensor")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ((2, 2, 2), (2, 2, 2)),
+        ((-1, 2, 1), (4, 2, 1)),
+        ((1, -1, 4), (1, 2, 4)),
+        ((-1, 1, 1), (8, 1, 1)),
+    ],
+)
+def test_one_mesh_size_may_be_left_open(sizes, shape):
+    mesh = partition.make_mesh(dict(zip(partition.MESH_AXES, sizes)))
+    assert mesh.axis_names == ("data", "fsdp", "tensor")
+    assert mesh.devices.shape == shape
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 8), (-2, 2, 2)]
+)
+def test_bad_mesh_sizes_are_refused(sizes):
+    with pytest.raises(UserError, match="config.mesh"):
+        partition.make_mesh(dict(zip(partition.MESH_AXES, sizes)))
+
+
+def test_a_batch_is_split_over_data_and_fsdp(mesh):
+    assert partition.batch_sharding(mesh).spec == P(("data", "fsdp"))

@@ -1,0 +1,31 @@
+"""Metrics on resume: what lies after the checkpoint goes, a torn line too."""
+
+import json
+
+from vit_ssl_jax import writer
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "train/loss": 1.0}) for step in (10, 20, 30)]
+    path.write_text("\n".join(lines) + '\n{"step": 40, "tra')
+    log = writer.Writer(tmp_path, start=20, steps=100)
+    log.write(30, {"train/loss": 0.5})
+    log.close()
+    got = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(m["step"], m["train/loss"]) for m in got] == [(10, 1), (20, 1), (30, 0.5)]
+
+
+def test_durations_read_well():
+    assert [writer.duration(s) for s in (5, 65, 3725)] == ["5s", "1m05s", "1h02m"]
+
+
+def test_a_console_line_has_speed_wait_and_time_left():
+    metrics = {
+        "train/loss": 0.5,
+        "perf/step_seconds": 2.0,
+        "perf/img_per_sec": 64.0,
+        "perf/data_wait_frac": 0.25,
+    }
+    line = writer.console_line(10, 40, metrics)
+    assert line == "step 10/40  loss 0.5000  64 img/s  data wait 25 %  ETA 1m00s"
