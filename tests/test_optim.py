@@ -122,7 +122,7 @@ def test_it_is_the_librarys_adamw(tree):
     theirs = optax.adamw(0.01, b1=0.9, b2=0.95, weight_decay=0.3, mask=decayed)
     a, b, state, other = params, params, ours.init(params), theirs.init(params)
     for step in range(5):
-        scaled = jax.tree.map(lambda g, s=np.float32(np.cos(step)): g * s, grads)
+        scaled = optax.tree.scale(np.cos(step), grads)
         updates, state = ours.update(scaled, state, a, step=step)
         a = optax.apply_updates(a, updates)
         updates, other = theirs.update(scaled, other, b)

@@ -56,6 +56,8 @@ class Checkpoints:
         for step in steps:
             try:
                 found = _shapes(self._manager.item_metadata(step)["state"])
+                if not found:
+                    raise OSError("it lists no arrays")
                 same = found == _shapes(like)
                 out = self._read(step, like) if same else None
             except Exception as error:  # noqa: BLE001 - storage fails in many ways

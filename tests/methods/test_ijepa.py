@@ -1,6 +1,5 @@
 """I-JEPA against the published test vector, and what it may see."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -59,7 +59,7 @@ def test_scan_is_a_loop_over_layers(scanned):
     y, collected = blocks.apply({"params": params}, x, False, collect=True)
     block = layers.Block(2, 64, STYLE, train=False, collect=False)
     for i in range(3):
-        one = jax.tree.map(lambda leaf: leaf[i], params["block"])
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], params["block"])
         x, _ = block.apply({"params": one}, x, None, None)
         np.testing.assert_allclose(collected[i], x, atol=1e-5)
     np.testing.assert_allclose(y, x, atol=1e-5)

@@ -40,25 +40,15 @@ def multiblock(
     size_key, target_key, context_key, drop_key = jax.random.split(key, 4)
     target_size = target.draw(jax.random.fold_in(size_key, 0))
     context_size = context.draw(jax.random.fold_in(size_key, 1))
-
-    shape = (batch, num_targets)
-    top, left = masks.place_blocks(target_key, shape, grid, target_size, not official)
+    shape, inclusive = (batch, num_targets), not official
+    top, left = masks.place_blocks(target_key, shape, grid, target_size, inclusive)
     ids, valid = masks.block_ids(top, left, target_size, grid, target.largest)
     covered = masks.block_map(top, left, target_size, grid)  # [B T H W]
-
     cells, overlap = _contexts(
-        context_key,
-        covered,
-        size=context_size,
-        num_contexts=num_contexts,
-        min_keep=min_keep,
-        inclusive=not official,
+        context_key, covered, context_size, num_contexts, min_keep, inclusive
     )
     bound = max_context or context.largest
-    if official:
-        kept = masks.keep_group_minimum(cells, trim_batch)
-    else:
-        kept = masks.keep_at_most(drop_key, cells, bound)
+    kept = _trim(drop_key, cells, bound, trim_batch if official else 0)
     context_ids, context_valid = masks.map_to_ids(kept, bound)
     return {
         "context": context_ids,
@@ -70,7 +60,14 @@ def multiblock(
     }
 
 
-def _contexts(key, covered, *, size, num_contexts, min_keep, inclusive):
+def _trim(key, cells, bound, group):
+    """The published trim of a `group` of images, or at random where there is none."""
+    if group:
+        return masks.keep_group_minimum(cells, group)
+    return masks.keep_at_most(key, cells, bound)
+
+
+def _contexts(key, covered, size, num_contexts, min_keep, inclusive):
     """Context cells `[B E N]` and overlap `[B E]` for target maps `[B T H W]`.
 
     All tries are drawn at once and the first that leaves enough tokens is taken, which
