@@ -17,7 +17,9 @@ from vit_ssl_jax.step import TrainState
 def make_state(step, width=64):
     """A state with numbers of its step."""
     kernel = jax.random.normal(jax.random.key(step), (3, width, 32))
-    params = {"mlp": {"up": {"kernel": kernel, "bias": jnp.full(32, step, jnp.float32)}}}
+    params = {
+        "mlp": {"up": {"kernel": kernel, "bias": jnp.full(32, step, jnp.float32)}}
+    }
     return TrainState(jnp.asarray(step, jnp.int32), params, params, {})
 
 

@@ -229,6 +229,17 @@ def test_without_final_norm_the_stream_comes_out(make, tiny):
     np.testing.assert_array_equal(out, layers[-1])
 
 
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_tokens_are_float32_under_bfloat16(tiny, final_norm):
+    model = tiny.vit((8, 12), final_norm, dtype="bfloat16")
+    out, variables = jax.eval_shape(
+        functools.partial(model.init_with_output, train=False),
+        jax.random.key(0),
+        image((8, 12)),
+    )
+    assert {x.dtype.name for x in jax.tree.leaves((out, variables))} == {"float32"}
+
+
 def test_pool():
     x = jnp.arange(12.0).reshape(1, 4, 3)
     np.testing.assert_array_equal(vit.pool(x, "cls", True), [[0, 1, 2]])

@@ -62,12 +62,12 @@ def blocks(views):
     return top, left, bottom - top + 1, right - left + 1
 
 
-def occupancy(ids, valid):
-    """Cells of every image: `[images ... n] -> [images 14 14]` bool."""
-    cells = np.zeros((len(ids), GRID[0] * GRID[1]), bool)
+def occupancy(ids, valid, grid=GRID):
+    """Cells of every image: `[images ... n] -> [images rows columns]` bool."""
+    cells = np.zeros((len(ids), grid[0] * grid[1]), bool)
     rows = np.arange(len(ids)).repeat(valid.reshape(len(ids), -1).sum(1))
     cells[rows, ids[valid]] = True
-    return cells.reshape(-1, *GRID)
+    return cells.reshape(-1, *grid)
 
 
 def distance(p, q):
@@ -167,7 +167,7 @@ def test_official_mode_is_not_symmetric(official):
 
 
 def plain_contexts(rng, count, grid, sizes, num_targets, min_keep):
-    """Context size and overlap of `count` images, by the published loop."""
+    """Per image the context's size, overlap, and targets met, by the published loop."""
     out = []
     (th, tw), (ch, cw) = sizes
     for _ in range(count):
@@ -182,13 +182,14 @@ def plain_contexts(rng, count, grid, sizes, num_targets, min_keep):
             top, left = rng.integers(grid[0] - ch), rng.integers(grid[1] - cw)
             cells = np.zeros(grid, bool)
             cells[top : top + ch, left : left + cw] = True
-            avoided = num_targets - tries // multiblock.TRIES
+            avoided = num_targets - tries // 20
             for other in free[:avoided]:
                 cells &= other
             if cells.sum() > min_keep:
                 break
             tries += 1
-        out.append((cells.sum(), avoided < num_targets))
+        met = [(cells & ~other).any() for other in free]
+        out.append((cells.sum(), avoided < num_targets, *met))
     return np.array(out)
 
 
@@ -212,11 +213,34 @@ def test_fallback_is_the_published_one():
     theirs = plain_contexts(np.random.default_rng(0), 3000, grid, sizes, **numbers)
     share = theirs[:, 1].mean()
     assert 0.1 < share < 0.9
-    assert_same_law(
-        np.bincount(views["overlap"][:, 0], minlength=2),
-        np.bincount(theirs[:, 1], minlength=2),
+    valid = np.asarray(views["context_valid"])
+    cells = occupancy(np.asarray(views["context"]), valid, grid)
+    columns = [valid.sum((1, 2)), np.asarray(views["overlap"])[:, 0]]
+    for i in range(numbers["num_targets"]):  # the last may be met first
+        target = np.asarray(views["target"])[:, i]
+        other = occupancy(target, np.ones_like(target, bool), grid)
+        columns.append((cells & other).any((1, 2)))
+    for ours, other in zip(columns, theirs.T, strict=True):
+        assert_same_law(*(np.bincount(x, minlength=37) for x in (ours, other)))
+
+
+def test_sizes_of_context_and_target_are_independent():
+    halves = np.array([0.5, 1.0])
+    sample = functools.partial(
+        multiblock.multiblock,
+        batch=1,
+        grid=(9, 9),
+        target=masks.BlockSizes(halves, np.array([[1, 1], [2, 2]])),
+        context=masks.BlockSizes(halves, np.array([[3, 3], [4, 4]])),
+        num_contexts=1,
+        num_targets=1,
+        min_keep=0,
+        max_context=0,
+        official=False,
+        trim_batch=1,
     )
-    ours = np.asarray(views["context_valid"]).sum((1, 2))
-    assert_same_law(
-        np.bincount(ours, minlength=37), np.bincount(theirs[:, 0], minlength=37)
-    )
+    views = jax.jit(jax.vmap(sample))(jax.random.split(jax.random.key(0), 4000))
+    large = (views[f"{n}_valid"].sum((1, 2, 3)) for n in ("context", "target"))
+    context, target = (np.asarray(x) > limit for x, limit in zip(large, (9, 1)))
+    joint = np.histogram2d(context, target, bins=2)[0]
+    assert np.abs(joint / 4000 - 0.25).max() < 5 * np.sqrt(3 / 16 / 4000)
