@@ -120,7 +120,7 @@ def console_line(done, steps, metrics):
     if "perf/step_seconds" in metrics:
         left = (steps - done) * metrics["perf/step_seconds"]
         line += (
-            f"  {metrics['perf/img_per_sec']:.0f} img/s"
+            f"  {metrics['perf/img_per_sec']:.4g} img/s"
             f"  data wait {100 * metrics['perf/data_wait_frac']:.0f} %"
             f"  ETA {duration(left)}"
         )
