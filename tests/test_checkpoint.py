@@ -41,6 +41,15 @@ def equal(a, b):
     )
 
 
+def restore(folder, like):
+    """What a new process restores."""
+    checkpoints = Checkpoints(folder, keep=3)
+    try:
+        return checkpoints.restore(like)
+    finally:
+        checkpoints.close()
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with the checkpoints of steps 1 and 2."""
@@ -55,7 +64,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
 def test_the_newest_is_restored_onto_any_mesh(saved, mesh):
     like = shapes(make_state(0), mesh)
-    state, seconds = Checkpoints(saved, keep=3).restore(like)
+    state, seconds = restore(saved, like)
     assert equal(state, make_state(2))
     assert seconds == 20.0
     kernel = state.params["mlp"]["up"]["kernel"]
@@ -63,7 +72,7 @@ def test_the_newest_is_restored_onto_any_mesh(saved, mesh):
 
 
 def test_an_empty_folder_restores_nothing(tmp_path):
-    assert Checkpoints(tmp_path, keep=3).restore(shapes(make_state(0))) is None
+    assert restore(tmp_path, shapes(make_state(0))) is None
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -79,7 +88,7 @@ def test_another_model_is_listed_not_restored(saved):
     other.params["head"] = {"bias": jnp.zeros(3)}
     del other.params["mlp"]["up"]["bias"]
     with pytest.raises(UserError) as error:
-        Checkpoints(saved, keep=3).restore(shapes(other))
+        restore(saved, shapes(other))
     said = str(error.value)
     assert "  - params/head/bias (3,)" in said
     assert "  + params/mlp/up/bias (32,)" in said
@@ -111,6 +120,6 @@ def test_a_damaged_checkpoint_never_gives_wrong_numbers(saved, tmp_path):
         outcomes.append(step)
         checkpoints.save(make_state(2), 0.0)  # the run comes by again
         checkpoints.close()
-        again, _ = Checkpoints(copy, keep=3).restore(shapes(make_state(0)))
+        again, _ = restore(copy, shapes(make_state(0)))
         assert equal(again, make_state(2)), f"{target}: not saved again"
     assert set(outcomes) == {1, 2}
