@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import runs
 from vit_ssl_jax import train
@@ -138,3 +139,20 @@ def test_unlabelled_data_trains_with_the_evaluators_off(tmp_path, capsys):
     assert train.train(config, tmp_path) is None
     assert "evaluator knn is off: the data has no labels" in capsys.readouterr().out
     assert runs.metrics(tmp_path)[-1]["step"] == 2
+
+
+def test_broken_images_are_skipped_counted_and_reported_once(tmp_path, capsys, caplog):
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(images / f"{i}.jpg")
+    whole = (images / "3.jpg").read_bytes()
+    (images / "3.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "7.jpg").write_text("no picture")
+    config = runs.small(steps=4, data__name="folder", data__dir=str(images))
+    train.train(config, tmp_path / "run")
+    assert runs.metrics(tmp_path / "run")[-1]["data/broken_images"] == 2
+    assert "2 broken images were replaced" in capsys.readouterr().out
+    assert len([r for r in caplog.records if "broken" in r.message.lower()]) == 1

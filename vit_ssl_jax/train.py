@@ -52,6 +52,8 @@ def train(config, workdir):
             )
         finally:
             checkpoints.close()
+        if source.broken:
+            log.say(f"{len(source.broken)} broken images were replaced by others")
         done = int(state.step)
         if done < run.steps:
             log.say(f"stopped at step {done}, saved; the same command continues")
@@ -142,6 +144,7 @@ def loop(config, run, source, state, evals, log, checkpoints, clock, asked):
             metrics |= {
                 "epoch": done / run.steps_per_epoch,
                 "examples_seen": done * config.batch_size,
+                "data/broken_images": len(source.broken),
             }
             log.write(done, metrics)
             log.say(console_line(done, run.steps, metrics))
