@@ -47,7 +47,6 @@ setup(
         "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12", "scipy>=1.13"],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
