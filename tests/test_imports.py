@@ -16,10 +16,10 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors"],
-    ["ops", "partition", "optim"],
+    ["ops", "partition", "optim", "checks", "signals", "workdir"],
     ["models"],
     ["methods"],
-    ["step", "checkpoint", "data", "interop", "signals", "workdir", "writer"],
+    ["step", "checkpoint", "data", "interop", "writer"],
     ["evaluators", "build"],
     ["train", "evaluate", "plan"],
     ["main"],

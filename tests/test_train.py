@@ -125,7 +125,21 @@ def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
         (dict(method__mask_ratio=0.99), "keeps 0 of 16 patches"),
         (dict(data__name="folder", data__dir="/nowhere"), "/nowhere"),
         (dict(data__split="nope"), "nope"),
-        (dict(steps=0, epochs=0.001), "no step"),
+        (dict(steps=0, epochs=0.001), "config.epochs: 0.001 epochs .* are no step"),
+        (dict(batch_size=0), "config.batch_size: 0 is not at least 1"),
+        (dict(steps=-5), "config.steps: -5 is not at least 0"),
+        (dict(keep=0), "config.keep: 0 is not at least 1"),
+        (dict(log_every=0), "config.log_every: 0 is not at least 1"),
+        (dict(seed=-1), "config.seed: -1 is not from 0 to"),
+        (dict(optim__lr=float("nan")), "config.optim.lr: nan is not a finite number"),
+        (dict(data__size=(32,)), r"config.data.size: \(32,\) is not '\(height, width"),
+        (dict(data__interpolation="foo"), "'foo' is not 'bicubic' or 'bilinear'"),
+        (dict(vit__droppath=2.0), "config.vit.droppath: 2.0 is not at least 0 and"),
+        (dict(evals__knn__pool="max"), "config.evals.knn.pool: 'max' is not 'cls' or"),
+        (
+            dict(evals__knn__k=2000, evals__knn__every_epochs=0.0),
+            "config.evals.knn.k: 2000 neighbours of 1024 bank images",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(tmp_path, changes, said):
@@ -156,3 +170,21 @@ def test_broken_images_are_skipped_counted_and_reported_once(tmp_path, capsys, c
     assert runs.metrics(tmp_path / "run")[-1]["data/broken_images"] == 2
     assert "2 broken images were replaced" in capsys.readouterr().out
     assert len([r for r in caplog.records if "broken" in r.message.lower()]) == 1
+
+
+def test_garbage_beside_the_checkpoints_does_not_stop_a_resume(trained, tmp_path):
+    config, workdir, summary = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    (copy / "config.json").write_text("{garbage")
+    whole = (copy / "metrics.jsonl").read_bytes()
+    (copy / "metrics.jsonl").write_bytes(b'{"a": 1}\n5\n\xff\xfe\n' + whole)
+    assert train.train(config, copy)["knn"] == summary["knn"]
+    assert (copy / "metrics.jsonl").read_bytes() == whole
+    assert json.loads((copy / "config.json").read_text())["seed"] == 0
+
+
+def test_a_summary_without_evaluators_is_left_out(tmp_path):
+    config = runs.small(steps=2, summary=True)
+    assert train.train(config, tmp_path) is None
+    assert not (tmp_path / "summary.json").exists()

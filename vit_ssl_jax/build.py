@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vit_ssl_jax import methods, optim, partition, step
+from vit_ssl_jax.checks import check_ranges
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import images
@@ -40,6 +41,7 @@ def make_run(config, devices=None):
 
     `devices` are the ones at hand unless given (a TPU topology's, say).
     """
+    check_ranges(config)
     data = config.data
     mesh = partition.make_mesh(config.mesh, devices)
     check_batch(config, mesh)
@@ -47,8 +49,9 @@ def make_run(config, devices=None):
     steps = config.steps or int(config.epochs * epoch)
     if steps < 1:
         raise UserError(
-            f"config.batch_size: {config.batch_size} exceeds the {data.num_examples} "
-            "images, so an epoch has no step; lower it or set config.steps"
+            f"config.epochs: {config.epochs:g} epochs of {data.num_examples} images in "
+            f"batches of {config.batch_size} (config.batch_size) are no step; raise the "
+            "one, lower the other, or set config.steps"
         )
     mean_std = (tuple(data.mean), tuple(data.std))
     normalize = functools.partial(images.normalize, mean=mean_std[0], std=mean_std[1])
@@ -85,11 +88,9 @@ def make_run(config, devices=None):
 
 def check_batch(config, mesh):
     """Raises UserError unless the batch divides over mesh x accumulation."""
-    if config.accum < 1:
-        raise UserError(f"config.accum: {config.accum} is not at least 1")
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     parts = ways * config.accum
-    if config.batch_size < 1 or config.batch_size % parts:
+    if config.batch_size % parts:
         least = max(config.batch_size // parts, 1) * parts
         raise UserError(
             f"config.batch_size: {config.batch_size} doesn't divide over "

@@ -1,5 +1,6 @@
 """python -m vit_ssl_jax.main --config=configs/ijepa_vitl.py --workdir=DIR"""
 
+import os
 import pathlib
 import sys
 
@@ -41,6 +42,8 @@ def parse(argv):
 def explain(error):
     """The message of a flag's error, without the layers that it was wrapped in."""
     text = str(error).strip()
+    if "must have a value other than None" in text:
+        return "give --config=configs/NAME.py and --workdir=DIR"
     if "Traceback" in text:  # raised inside the config file: its last line says why
         return text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, KeyError | AttributeError):
@@ -55,14 +58,16 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
     logging.set_verbosity(logging.WARNING)
-    from vit_ssl_jax import train  # after the flags: a typo answers at once
-
     try:
+        from vit_ssl_jax import train  # after the flags: a typo answers at once
+
         train.train(CONFIG.value, WORKDIR.value)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues from the last checkpoint")
+        print("interrupted; the same command goes on from the last checkpoint")
+        sys.stdout.flush()
+        os._exit(130)  # threads of half-imported libraries don't outlive it well
 
 
 if __name__ == "__main__":

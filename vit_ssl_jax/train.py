@@ -24,8 +24,13 @@ def train(config, workdir):
     Returns the closing summary (dict) where `config.summary` asks for one, else None.
     Raises UserError for what the user can put right, before any long work.
     """
+    with stop_on_signal() as asked:
+        return run_to_end(config, open_workdir(workdir), asked)
+
+
+def run_to_end(config, workdir, asked):
+    """`train` with its two ends: what is built before the loop, what is said after it."""
     begun = time.perf_counter()
-    workdir = open_workdir(workdir)
     config = config.copy_and_resolve_references()
     source, lines = open_data(config)
     run = build.make_run(config)
@@ -43,7 +48,7 @@ def train(config, workdir):
         )
     changed = write_config(config, workdir, vit_ssl_jax.__version__)
     log = Writer(workdir, start=start, steps=run.steps)
-    with contextlib.closing(log), stop_on_signal() as asked:
+    with contextlib.closing(log):
         introduce(log.say, config, run, state, lines, changed)
         clock = Clock(begun, seconds)
         try:
@@ -58,7 +63,7 @@ def train(config, workdir):
         if done < run.steps:
             log.say(f"stopped at step {done}, saved; the same command continues")
             return None
-        if not config.summary:
+        if not (config.summary and evals.names):
             return None
         return summary.report(
             evals,
@@ -113,7 +118,11 @@ def introduce(say, config, run, state, lines, changed):
     )
     for line in changed:
         say(f"note: changed since this run was started: {line}")
-    say(f"starting at step {int(state.step)}" if int(state.step) else "starting afresh")
+    done = int(state.step)
+    if done == run.steps:
+        say(f"already finished at step {done}")
+    else:
+        say(f"starting at step {done}" if done else "starting afresh")
 
 
 def loop(config, run, source, state, evals, log, checkpoints, clock, asked):
@@ -157,7 +166,9 @@ def loop(config, run, source, state, evals, log, checkpoints, clock, asked):
         if done % config.checkpoint_every == 0:
             check_finite(jax.device_get(metrics["train/loss"]), done)
             checkpoints.save(state, clock())
-    if int(state.step) > start:
+    if start == int(state.step) < run.steps:  # stopped before the first step
+        checkpoints.save(state, clock())
+    elif int(state.step) > start:
         check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
         checkpoints.save(state, clock())
     return state

@@ -36,13 +36,23 @@ def write_config(config, path, version):
     """
     new = json.loads(config.to_json_best_effort())
     file = path / "config.json"
-    old = json.loads(file.read_text()) if file.exists() else new
+    try:
+        old = json.loads(file.read_text()) if file.exists() else new
+    except ValueError:
+        old = {"config.json": "(can't be read)"}
     if jax.process_index() == 0:
-        file.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n")
+        replace(file, json.dumps(new, indent=2, sort_keys=True) + "\n")
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
         (path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
     return _differences(old, new)
+
+
+def replace(file, text):
+    """Writes a file whole or not at all: a kill leaves the old one."""
+    new = file.parent / f"{file.name}.new"
+    new.write_text(text)
+    new.replace(file)
 
 
 def _differences(old, new, prefix="config"):

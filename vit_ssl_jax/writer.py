@@ -10,6 +10,8 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from vit_ssl_jax.workdir import replace
+
 
 class Writer:
     """Writes a run's metrics; on resume it first drops what lies after the checkpoint."""
@@ -63,17 +65,17 @@ class Writer:
 
 
 def cut_back(path, step):
-    """Drops the lines of metrics.jsonl after `step`, and a line torn by a kill."""
+    """Drops the lines of metrics.jsonl after `step`, and lines that are torn."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except json.JSONDecodeError:
-            break
-    path.write_text("".join(kept))
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace(path, "".join(kept))
 
 
 def duration(seconds):

@@ -31,6 +31,12 @@ class Suite:
             if why:
                 say(f"evaluator {name} is off: {why}")
                 continue
+            bank = len(self._sources[settings.bank])
+            if "k" in settings and settings.k > bank:
+                raise UserError(
+                    f"config.evals.{name}.k: {settings.k} neighbours of {bank} bank "
+                    f"images ({settings.bank})"
+                )
             self._settings[name] = settings.to_dict()
             self._every[name] = round(settings.every_epochs * run.steps_per_epoch)
 
@@ -45,6 +51,11 @@ class Suite:
                 return f"{error} (config.evals.*.bank and queries name the splits)"
             self._sources[split] = source
         return None
+
+    @property
+    def names(self):
+        """Names of the evaluators that are on."""
+        return list(self._settings)
 
     def due(self, done, last):
         """Names of the evaluators due after step `done`."""

@@ -66,5 +66,7 @@ def make(config, context):
         raise UserError(
             f"config.method: the keys don't fit methods/{config['name']}.py:\n  "
             + "\n  ".join(wrong)
+            + "\nAnother method is another recipe in configs/; or give all of it: "
+            "--config.method=\"{'name': ..., ...}\""
         )
     return module.make(module.Config(**values), context)

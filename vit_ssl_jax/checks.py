@@ -1,0 +1,80 @@
+"""Values of a config that can't work, found before anything is built."""
+
+import math
+
+from vit_ssl_jax.errors import UserError
+
+MIN_ONE = "at least 1", lambda x: x >= 1
+MIN_ZERO = "a finite number, at least 0", lambda x: math.isfinite(x) and x >= 0
+POSITIVE = "a finite number above 0", lambda x: math.isfinite(x) and x > 0
+
+RANGES = {
+    "seed": ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
+    "batch_size": MIN_ONE,
+    "accum": MIN_ONE,
+    "epochs": POSITIVE,
+    "steps": ("at least 0 (0: by epochs)", lambda x: x >= 0),
+    "log_every": MIN_ONE,
+    "checkpoint_every": MIN_ONE,
+    "keep": MIN_ONE,
+    "vit.droppath": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "vit.norm_eps": POSITIVE,
+    "optim.lr": MIN_ZERO,
+    "optim.lr_batch": MIN_ZERO,
+    "optim.warmup_epochs": MIN_ZERO,
+    "optim.ipe_scale": POSITIVE,
+    "optim.clip": MIN_ZERO,
+    "data.size": (
+        "'(height, width)' in pixels",
+        lambda x: len(x) == 2 and min(x) >= 1,
+    ),
+    "data.crop": (
+        "'(smallest, largest)' share of the image, or '()' for none",
+        lambda x: len(x) == 0 or (len(x) == 2 and 0 < x[0] <= x[1] <= 1),
+    ),
+    "data.ratio": (
+        "'(smallest, largest)' width / height",
+        lambda x: len(x) == 2 and 0 < x[0] <= x[1],
+    ),
+    "data.interpolation": (
+        "'bicubic' or 'bilinear'",
+        lambda x: x in ("bicubic", "bilinear"),
+    ),
+    "data.resize": MIN_ONE,
+    "data.mean": ("three numbers", lambda x: len(x) == 3),
+    "data.std": (
+        "three numbers above 0",
+        lambda x: len(x) == 3 and min(x) > 0,
+    ),
+    "data.threads": ("at least 0 (0: by the number of cores)", lambda x: x >= 0),
+    "data.eval_batch_size": MIN_ONE,
+}
+OF_EVALUATORS = {
+    "pool": ("'cls' or 'mean'", lambda x: x in ("cls", "mean")),
+    "k": MIN_ONE,
+    "temperature": POSITIVE,
+    "c": POSITIVE,
+    "iterations": MIN_ONE,
+}
+
+
+def check_ranges(config):
+    """Raises UserError for the first value of a ConfigDict that is out of its range."""
+    for key, (wanted, fits) in RANGES.items():
+        value = config
+        for name in key.split("."):
+            value = value[name]
+        _check(f"config.{key}", value, wanted, fits)
+    for name, settings in config.evals.items():
+        for key, (wanted, fits) in OF_EVALUATORS.items():
+            if key in settings:
+                _check(f"config.evals.{name}.{key}", settings[key], wanted, fits)
+        if settings.pool == "cls" and not config.vit.cls:
+            raise UserError(
+                f"config.evals.{name}.pool: 'cls' needs config.vit.cls=True; use 'mean'"
+            )
+
+
+def _check(key, value, wanted, fits):
+    if not fits(value):
+        raise UserError(f"{key}: {value!r} is not {wanted}")
