@@ -9,9 +9,9 @@ different parts of it. It is texture recognition, not objects.
 
 Small networks on textures want a recipe of their own. Against the published ones: a rate
 of 1e-3 for every batch, xavier initialisation, and for I-JEPA smaller and more steps, a
-faster teacher, hardly any crop, a weak predictor that sees few tokens, and an encoder without positions (the predictor has
-them): a texture looks the same everywhere, and with fixed positions in its input the
-small teacher's features are mostly positions, which teach nothing.
+faster teacher, hardly any crop, a weak predictor that sees few tokens, and an encoder
+without positions (the predictor has them): a texture looks the same everywhere, and with
+fixed positions in its input the small teacher's features were mostly positions.
 """
 
 from ml_collections import ConfigDict

@@ -103,10 +103,14 @@ def damages(folder):
         yield file, None
         yield file, content[: len(content) // 2]
         yield file, b""
+        for place in (len(content) // 3, 2 * len(content) // 3):
+            flipped = bytearray(content)
+            flipped[place : place + 8] = b"\x00" * len(flipped[place : place + 8])
+            yield file, bytes(flipped)
 
 
 def test_a_damaged_checkpoint_never_gives_wrong_numbers(saved, tmp_path):
-    """Whatever file is lost or cut: the newest state, or the one before, or a refusal."""
+    """Whatever file is lost, cut or zeroed in places: the newest state, or the one before, or a refusal."""
     outcomes = []
     for i, (file, content) in enumerate(damages(saved)):
         copy = tmp_path / str(i)

@@ -1,6 +1,7 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
@@ -39,7 +40,9 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                run=ocp.args.JsonSave({"seconds": seconds}),
+                run=ocp.args.JsonSave(
+                    {"seconds": seconds, "digest": int(digest(state))}
+                ),
             ),
         )
 
@@ -72,7 +75,7 @@ class Checkpoints:
             if not same:
                 raise UserError(_mismatch(self._root / str(step), found, _shapes(like)))
             self._set_aside(damaged)
-            return out["state"], out["run"]["seconds"]
+            return out
         if damaged:
             raise UserError(
                 f"none of the checkpoints under {self._root} (steps "
@@ -85,7 +88,11 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(like), run=ocp.args.JsonRestore()
         )
-        return self._manager.restore(step, args=args)
+        out = self._manager.restore(step, args=args)
+        state, run = out["state"], out["run"]
+        if int(digest(state)) != run["digest"]:
+            raise OSError("its numbers are not those that were saved")
+        return state, run["seconds"]
 
     def _set_aside(self, damaged):
         """Renames damaged checkpoints, so that their steps can be saved again."""
@@ -103,6 +110,16 @@ class Checkpoints:
         """Waits for the last save and raises its error, if any."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+@jax.jit
+def digest(tree):
+    """A sum over the bits of all arrays: uint32, the same on any mesh."""
+    total = jnp.uint32(0)
+    for i, x in enumerate(jax.tree.leaves(tree)):
+        words = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        total += jnp.uint32(2 * i + 1) * jnp.sum(words, dtype=jnp.uint32)
+    return total
 
 
 def _shapes(tree):
