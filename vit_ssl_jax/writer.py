@@ -30,7 +30,11 @@ class Writer:
         )
         if sys.stdout.isatty():
             self._bar = tqdm.tqdm(
-                total=steps, initial=start, unit="step", dynamic_ncols=True
+                total=steps,
+                initial=start,
+                unit="step",
+                file=sys.stdout,
+                dynamic_ncols=True,
             )
 
     def advance(self):
