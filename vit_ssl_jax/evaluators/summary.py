@@ -7,7 +7,9 @@ WORDS = """
 What you see: the encoder was trained on the images alone, without a single label.
 Frozen, its features are then judged by a vote of the nearest training images (k-NN) and
 by a linear classifier. 'untrained' is the same network at its random start: what
-the architecture gives by itself. 'raw pixels' uses no network. {verdict}
+the architecture gives by itself. 'raw pixels' uses no network.
+
+{verdict}
 
 What to run next:
   tensorboard --logdir={workdir}        the curves (or read {workdir}/metrics.jsonl)
