@@ -53,12 +53,19 @@ def table(out, names):
 
 
 def verdict(out, names):
-    """One sentence on what training brought, whatever it was."""
+    """What training brought, whatever it was, and whether raw pixels do better."""
+    titles = {"knn": "k-NN", "linear": "the linear probe"}
     gains = {n: 100 * (out[n]["learned"] - out[n]["untrained"]) for n in names}
-    said = " and ".join(
-        f"{gain:+.1f} points in {'k-NN' if n == 'knn' else 'the linear probe'}"
-        for n, gain in gains.items()
-    )
-    if min(gains.values()) > 0:
-        return f"Training without labels changed the encoder by {said}."
-    return f"Training did not help throughout: {said} against the untrained encoder."
+    said = " and ".join(f"{g:+.1f} points in {titles[n]}" for n, g in gains.items())
+    text = f"Training without labels changed the encoder by {said}."
+    if min(gains.values()) <= 0:
+        text = (
+            f"Training did not help throughout: {said} against the untrained encoder."
+        )
+    below = [n for n in names if out[n]["learned"] <= out[n]["raw_pixels"]]
+    if below:
+        text += (
+            f"\nIn {' and '.join(titles[n] for n in below)} the learned encoder is not "
+            "above raw pixels: longer training\nor a recipe for this data is needed."
+        )
+    return text
