@@ -18,7 +18,6 @@ class Writer:
 
     def __init__(self, workdir, *, start, steps):
         self._on = jax.process_index() == 0
-        self._steps = steps
         self._bar = None
         if not self._on:
             return
