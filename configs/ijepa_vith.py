@@ -19,6 +19,7 @@ def get_config():
     config.log_every = 100
     config.checkpoint_every = 5000
     config.keep = 3
+    config.init_from = ""
     config.summary = False
     config.method = dict(
         name="ijepa",
@@ -44,6 +45,7 @@ def get_config():
         posemb="sincos",
         cls=False,
         droppath=0.0,
+        dropout=0.0,
         dtype="bfloat16",
         norm_eps=1e-6,
         gelu="exact",
@@ -53,6 +55,8 @@ def get_config():
     )
     config.optim = dict(
         name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
         lr=1e-3,
         lr_batch=0,  # 0: absolute, not scaled by the batch
         lr_start=2e-4,  # paper: 1e-4
@@ -76,6 +80,7 @@ def get_config():
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),
+        pad=0,
         crop=(0.3, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=False,  # no published I-JEPA run flips

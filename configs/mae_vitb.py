@@ -20,6 +20,7 @@ def get_config():
     config.log_every = 100
     config.checkpoint_every = 5000
     config.keep = 3
+    config.init_from = ""
     config.summary = False
     config.method = dict(
         name="mae",
@@ -34,6 +35,7 @@ def get_config():
         posemb="sincos",
         cls=True,
         droppath=0.0,
+        dropout=0.0,
         dtype="bfloat16",  # the code: float16 with loss scaling
         norm_eps=1e-6,
         gelu="exact",
@@ -43,6 +45,8 @@ def get_config():
     )
     config.optim = dict(
         name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
         lr=1.5e-4,  # of lr_batch images: 2.4e-3 at 4096
         lr_batch=256,
         lr_start=0.0,
@@ -66,6 +70,7 @@ def get_config():
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),
+        pad=0,
         crop=(0.2, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,

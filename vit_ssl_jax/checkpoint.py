@@ -112,6 +112,50 @@ class Checkpoints:
         self._manager.close()
 
 
+def load_encoder(path, like):
+    """The encoder of another run's newest checkpoint: `(params, lines)`.
+
+    `path` is that run's workdir; `like` the encoder's parameters as ShapeDtypeStructs
+    with the shardings to restore to. Where the run kept a teacher (I-JEPA), it is the
+    teacher's. Two differences are fine and said in `lines`: a final norm that `like`
+    has no use for, and a learned position table that only `like` has; neither is in
+    the params. Raises UserError for all others and where there is nothing.
+    """
+    root = epath.Path(path).absolute() / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
+    if not steps:
+        raise UserError(
+            f"config.init_from: there is no checkpoint under {root}; give the --workdir "
+            "of a run that has saved one"
+        )
+    step = max(steps)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        folder = root / str(step) / "state"
+        tree = reader.metadata(folder).item_metadata.tree
+        part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
+        found, wanted = _shapes(tree[part]["encoder"]), _shapes(like)
+        unused = {k for k in found.keys() - wanted.keys() if k.startswith("norm/")}
+        fresh = (wanted.keys() - found.keys()) & {"posemb"}
+        found = {k: v for k, v in found.items() if k not in unused}
+        if found | {k: wanted[k] for k in fresh} != wanted:
+            raise UserError(_mismatch(folder.parent, found, wanted))
+        item = {part: {"encoder": {k: v for k, v in like.items() if k not in fresh}}}
+        out = reader.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(
+                item=item,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+                partial_restore=True,
+            ),
+        )[part]["encoder"]
+    lines = [f"encoder: from {root / str(step)}"]
+    lines += ["encoder: its final norm is left out (pooling comes first)"] * bool(
+        unused
+    )
+    lines += ["encoder: it has no position table, a fresh one is learned"] * bool(fresh)
+    return out, lines
+
+
 @jax.jit
 def digest(tree):
     """A sum over the bits of all arrays: uint32, the same on any mesh."""
@@ -148,6 +192,6 @@ def _mismatch(path, found, wanted):
     return (
         f"{path} holds another model than the config describes (- missing there, "
         "+ only there, ~ another shape):\n" + "\n".join(shown) + "\n"
-        "Give a new --workdir, or the config that this run was started with "
+        "Give another workdir, or the config that this run was started with "
         "(config.json beside it)."
     )

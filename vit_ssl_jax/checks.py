@@ -18,12 +18,14 @@ RANGES = {
     "checkpoint_every": MIN_ONE,
     "keep": MIN_ONE,
     "vit.droppath": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "vit.dropout": ("at least 0 and below 1", lambda x: 0 <= x < 1),
     "vit.norm_eps": POSITIVE,
     "optim.lr": MIN_ZERO,
     "optim.lr_batch": MIN_ZERO,
     "optim.warmup_epochs": MIN_ZERO,
     "optim.ipe_scale": POSITIVE,
     "optim.clip": MIN_ZERO,
+    "optim.layer_decay": ("above 0 and at most 1", lambda x: 0 < x <= 1),
     "data.size": (
         "'(height, width)' in pixels",
         lambda x: len(x) == 2 and min(x) >= 1,
@@ -36,6 +38,7 @@ RANGES = {
         "'(smallest, largest)' width / height",
         lambda x: len(x) == 2 and 0 < x[0] <= x[1],
     ),
+    "data.pad": ("at least 0 (pixels)", lambda x: x >= 0),
     "data.interpolation": (
         "'bicubic' or 'bilinear'",
         lambda x: x in ("bicubic", "bilinear"),
@@ -69,7 +72,7 @@ def check_ranges(config):
         for key, (wanted, fits) in OF_EVALUATORS.items():
             if key in settings:
                 _check(f"config.evals.{name}.{key}", settings[key], wanted, fits)
-        if settings.pool == "cls" and not config.vit.cls:
+        if settings.get("pool") == "cls" and not config.vit.cls:
             raise UserError(
                 f"config.evals.{name}.pool: 'cls' needs config.vit.cls=True; use 'mean'"
             )

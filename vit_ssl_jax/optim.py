@@ -1,4 +1,4 @@
-"""Schedules as functions of the step, and the optimiser."""
+"""Schedules as functions of the step, and the optimisers."""
 
 import dataclasses
 import functools
@@ -25,12 +25,55 @@ def warmup_cosine(step, *, start, peak, end, warmup, total, offset=0):
     return jnp.where(t < warmup, ramp, cosine)
 
 
-def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay):
+def warmup_linear(step, *, start, peak, end, warmup, total, offset=0):
+    """Linear from `start` to `peak`, then linear to `end` (ViT, 2021, table 3)."""
+    t = jnp.asarray(step, float) + offset
+    left = jnp.clip((total - t) / max(total - warmup, 1), 0.0, 1.0)
+    ramp = start + (peak - start) * t / (warmup or 1)
+    return jnp.where(t < warmup, ramp, end + (peak - end) * left)
+
+
+def quarter_cosine(step, *, start, peak, end, warmup, total, offset=0):
+    """Linear from `start` to `peak`, then the cosine of a quarter turn (RelViT's code).
+
+    The quarter turn is measured from step 0, so the rate drops a little at the end of
+    warm-up; it is flat at first and steep at the end.
+    """
+    t = jnp.asarray(step, float) + offset
+    weight = jnp.cos(jnp.clip(t / total, 0.0, 1.0) * jnp.pi / 2)
+    ramp = start + (peak - start) * t / (warmup or 1)
+    return jnp.where(t < warmup, ramp, end + (peak - end) * weight)
+
+
+SCHEDULES = {
+    "cosine": warmup_cosine,
+    "linear": warmup_linear,
+    "quarter_cosine": quarter_cosine,
+}
+
+
+def layer_scale(path, shape, decay, depth):
+    """Factor of the learning rate of a parameter: `decay ** (L + 1 - layer)`.
+
+    Layer 0 is what stands before the encoder's blocks (patch embedding, class token,
+    positions), block i is layer i + 1, all else layer L + 1 (BEiT's and MAE's rule).
+    Scanned blocks get an array `[L 1 ...]`.
+    """
+    names = [key.key for key in path]
+    if names[:2] == ["encoder", "blocks"]:
+        scale = decay ** (depth - jnp.arange(depth, dtype=float))
+        return scale.reshape(-1, *(1,) * (len(shape) - 1))
+    first = names[0] == "encoder" and names[1] in ("cls", "patch", "posemb")
+    return decay ** (depth + 1) if first else 1.0
+
+
+def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay, layer_decay=1.0):
     """AdamW (Loshchilov & Hutter, 2019) whose rate and decay are functions of `step`.
 
     `update(grads, state, params, step=...)`. Parameters whose last name is in
     `no_decay` aren't decayed: by name, never by rank, for scanned biases are matrices.
-    Moments are float32.
+    Moments are float32. With `layer_decay` below 1 the rate of a parameter is
+    multiplied by its `layer_scale`.
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
@@ -39,13 +82,44 @@ def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay):
         rate, decay = learning_rate(step), weight_decay(step)
 
         def leaf(path, update, param):
-            if path[-1].key in no_decay:
-                return (-rate * update).astype(param.dtype)
-            return (-rate * (update + decay * param)).astype(param.dtype)
+            if path[-1].key not in no_decay:
+                update = update + decay * param
+            scale = rate
+            if layer_decay != 1.0:
+                depth = len(jax.tree.leaves(params["encoder"]["blocks"])[0])
+                scale = rate * layer_scale(path, param.shape, layer_decay, depth)
+            return (-scale * update).astype(param.dtype)
 
         return jax.tree_util.tree_map_with_path(leaf, updates, params), state
 
     return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
+def lars(learning_rate, weight_decay, *, momentum, no_decay, trust=0.001):
+    """LARS as MAE's linear probe has it: the rate is outside the momentum buffer.
+
+    `m = momentum m + q (g + wd w)`, `w -= rate m`, with the trust ratio
+    `q = trust |w| / |g + wd w|`, 1 where a norm is 0. Parameters whose last name is in
+    `no_decay` get neither decay nor trust ratio.
+    """
+
+    def chosen(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: path[-1].key not in no_decay, tree
+        )
+
+    scaled = optax.chain(
+        optax.masked(optax.add_decayed_weights(weight_decay), chosen),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust), chosen),
+        optax.trace(momentum),
+    )
+
+    def update(grads, state, params, *, step):
+        updates, state = scaled.update(grads, state, params)
+        rate = learning_rate(step)
+        return jax.tree.map(lambda x: (-rate * x).astype(x.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(scaled.init, update)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +141,18 @@ def make_optimizer(config, *, steps, epochs, batch_size):
     Warm-up takes the same share of the run as `warmup_epochs` of `epochs`, so a
     shortened run keeps the schedule's shape.
     """
-    if config.name != "adamw":
-        raise UserError(f"config.optim.name: {config.name!r} is not one of adamw")
+    if config.schedule not in SCHEDULES:
+        raise UserError(
+            f"config.optim.schedule: {config.schedule!r} is not one of "
+            f"{', '.join(SCHEDULES)}"
+        )
     total = int(config.ipe_scale * steps)
     warmup = min(steps * config.warmup_epochs / epochs, steps)
-    if config.first_step:
-        warmup = int(warmup)  # I-JEPA counts whole steps, MAE fractions of an epoch
+    if config.first_step or config.schedule == "quarter_cosine":
+        # I-JEPA and RelViT count whole steps, MAE fractions of an epoch.
+        warmup = int(warmup + 1e-6)
     rate = functools.partial(
-        warmup_cosine,
+        SCHEDULES[config.schedule],
         start=config.lr_start,
         peak=peak_rate(config, batch_size),
         end=config.lr_end,
@@ -91,14 +169,25 @@ def make_optimizer(config, *, steps, epochs, batch_size):
         total=total,
         offset=config.first_step,
     )
-    tx = adamw(
-        rate,
-        decay,
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        no_decay=tuple(config.no_decay),
-    )
+    tx = make_transformation(config, rate, decay)
     if config.clip:
         tx = optax.chain(optax.clip_by_global_norm(config.clip), tx)
     return Optimizer(tx, {"lr": rate, "weight_decay": decay})
+
+
+def make_transformation(config, rate, decay):
+    """The update rule of `config.optim.name`."""
+    no_decay = tuple(config.no_decay)
+    if config.name == "adamw":
+        return adamw(
+            rate,
+            decay,
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            no_decay=no_decay,
+            layer_decay=config.layer_decay,
+        )
+    if config.name == "lars":
+        return lars(rate, config.wd, momentum=config.b1, no_decay=no_decay)
+    raise UserError(f"config.optim.name: {config.name!r} is not one of adamw, lars")

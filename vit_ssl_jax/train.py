@@ -14,13 +14,14 @@ from vit_ssl_jax.evaluators import suite, summary
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.signals import stop_on_signal
 from vit_ssl_jax.workdir import open_workdir, write_config
-from vit_ssl_jax.writer import Meter, Writer, console_line
+from vit_ssl_jax.writer import Meter, Writer, console_line, results_line
 
 
 def train(config, workdir):
     """Trains by `config` (ConfigDict) in `workdir`; the same call again continues.
 
-    Order of starting: 1. the newest whole checkpoint of the workdir, 2. scratch.
+    Order of starting: 1. the newest whole checkpoint of the workdir, 2. scratch, with
+    the encoder of `config.init_from` (another run's workdir) where that is given.
     Returns the closing summary (dict) where `config.summary` asks for one, else None.
     Raises UserError for what the user can put right, before any long work.
     """
@@ -40,6 +41,9 @@ def run_to_end(config, workdir, asked):
     restored = checkpoints.restore(run.program.state)
     key = jax.random.key(config.seed)
     state, seconds = restored or (run.program.init(key), 0.0)
+    if config.init_from and not restored:
+        state, notes = init_encoder(config.init_from, run, state)
+        lines += notes
     start = int(state.step)
     if start > run.steps:
         raise UserError(
@@ -67,8 +71,8 @@ def run_to_end(config, workdir, asked):
             return None
         return summary.report(
             evals,
-            run.encoder_params(state),
-            run.encoder_params(run.program.init(key)),
+            state,
+            run.program.init(key),
             workdir=workdir,
             seconds=clock,
             say=log.say,
@@ -91,6 +95,15 @@ def open_data(config):
         )
     data.num_examples, data.num_classes = len(source), source.num_classes
     return source, [line]
+
+
+def init_encoder(workdir, run, state):
+    """The fresh state with the encoder of another run; and what to say about it."""
+    like = run.program.state.params["encoder"]
+    encoder, lines = checkpoint.load_encoder(workdir, like)
+    params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
+    ema = jax.tree.map(jax.numpy.copy, run.method.init_ema(params))
+    return state.replace(params=params, ema=ema), lines
 
 
 def introduce(say, config, run, state, lines, changed):
@@ -159,9 +172,9 @@ def loop(config, run, source, state, evals, log, checkpoints, clock, asked):
             log.say(console_line(done, run.steps, metrics))
             meter = Meter(done)
         if due := evals.due(done, last):
-            results = evals.evaluate(run.encoder_params(state), due)
+            results = evals.evaluate(state, due)
             log.write(done, results)
-            log.say("  ".join(f"{k} {100 * v:.1f} %" for k, v in results.items()))
+            log.say(results_line(results))
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             check_finite(jax.device_get(metrics["train/loss"]), done)
@@ -181,6 +194,7 @@ def open_batches(config, source, start):
         source,
         batch_size=config.batch_size,
         size=tuple(data.size),
+        pad=data.pad,
         crop=tuple(data.crop),
         ratio=tuple(data.ratio),
         flip=data.flip,

@@ -130,3 +130,12 @@ def console_line(done, steps, metrics):
             f"  ETA {duration(left)}"
         )
     return line
+
+
+def results_line(results):
+    """One line of evaluation results: accuracies in per cent, all else as it is."""
+    cells = (
+        f"{k} {100 * v:.1f} %" if k.endswith("top1") else f"{k} {v:.4g}"
+        for k, v in results.items()
+    )
+    return "  ".join(cells)

@@ -26,6 +26,7 @@ def make_encoder(**changes):
         "cls": True,
         "final_norm": True,
         "droppath": 0.0,
+        "dropout": 0.0,
         "style": STYLE,
     }
     return vit.ViT(**{**values, **changes})

@@ -147,8 +147,25 @@ def test_embedding_is_a_dense_layer_on_patches_of_a_non_square_image(make):
     crop = x[:, 4:8, 8:12].reshape(2, -1)  # token 5: row 1, column 2
     expected = crop @ params["patch"]["kernel"] + params["patch"]["bias"]
     np.testing.assert_allclose(out[:, 5], expected, atol=1e-5)
-    with pytest.raises(ValueError, match="expects"):
-        model.apply({"params": params}, x[:, :4], method="embed")
+    with pytest.raises(ValueError, match="divisible"):
+        model.apply({"params": params}, x[:, :6], method="embed")
+    with pytest.raises(ValueError, match="grid of 2x3"):
+        model.apply({"params": params}, out[:, :3], method="place")
+
+
+def test_a_smaller_grid_gets_the_positions_of_a_whole_image(tiny):
+    """A table that is linear in row and column stays so, squeezed."""
+    model = tiny.vit((16, 16), posemb="learned")
+    ramp = np.arange(4.0)
+    table = np.stack(np.meshgrid(ramp, 10 * ramp, indexing="ij"), -1).reshape(16, 2)
+    table = np.pad(table, ((0, 0), (0, model.width - 2)))[None].astype(np.float32)
+    zeros = np.zeros((1, 4, model.width), np.float32)
+    out = model.apply({"params": {"posemb": table}}, zeros, (2, 2), method="place")
+    # Anti-aliased: every new row is a mean over the old, so within the old range.
+    rows = np.asarray(out[0, :, 0]).reshape(2, 2)
+    np.testing.assert_allclose(rows.mean(), 1.5, atol=1e-5)
+    assert 0 < rows[0, 0] < 1 and 2 < rows[1, 0] < 3
+    np.testing.assert_allclose(out[0, :, 1].reshape(2, 2), 10 * rows.T, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

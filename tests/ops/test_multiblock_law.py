@@ -1,4 +1,8 @@
-"""The law of I-JEPA's masks: against draws of the published sampler, and uniformity."""
+"""The law of I-JEPA's masks: uniformity by default, the published fallback.
+
+That `compat="official"` follows the published sampler's statistics is the ledger's
+business (tests/parity/multiblock.py, run by tests/test_goldens.py).
+"""
 
 import functools
 import pathlib
@@ -8,140 +12,50 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests.parity import laws, ledger
+from tests.parity import multiblock as statistics
+from tests.parity.multiblock import blocks, occupancy
 from vit_ssl_jax.ops import masks, multiblock
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "ijepa_mask_stats.npz"
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 GRID = (14, 14)
 SINGLE = 10_000
 
 
 @pytest.fixture(scope="module")
 def published():
-    """Histograms of the published sampler at 224/16."""
-    return dict(np.load(GOLDEN))
-
-
-def draw(compat, batch, count):
-    """`count` batches of the published numbers, on the host: `[count batch ...]`."""
-    sample = functools.partial(
-        multiblock.multiblock,
-        grid=GRID,
-        context=masks.block_sizes(GRID, (0.85, 1.0), (1.0, 1.0)),
-        target=masks.block_sizes(GRID, (0.15, 0.2), (0.75, 1.5)),
-        num_contexts=1,
-        num_targets=4,
-        min_keep=10,
-        max_context=0,
-        official=compat == "official",
-        trim_batch=batch,
-    )
-    one = functools.partial(sample, batch=batch)
-    keys = jax.random.split(jax.random.key(batch), count)
-    chunk = max(1, 200 // batch)
-    run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=chunk))
-    return jax.tree.map(np.asarray, run(keys))
+    """The case of the published sampler at 224/16."""
+    return ledger.load(GOLDEN, "ijepa_mask_stats")
 
 
 @pytest.fixture(scope="module")
-def official():
-    """Single images: nothing is trimmed."""
-    return draw("official", 1, SINGLE)
-
-
-@pytest.fixture(scope="module")
-def default():
+def default(published):
     """Single images, placed uniformly."""
-    return draw("none", 1, SINGLE)
-
-
-def blocks(views):
-    """Top, left, height and width of the targets: each `[images 4]`."""
-    ids = views["target"][:, 0]
-    top, left = np.divmod(ids[..., 0], GRID[1])
-    bottom, right = np.divmod(ids[..., -1], GRID[1])  # padding repeats the last token
-    return top, left, bottom - top + 1, right - left + 1
-
-
-def occupancy(ids, valid, grid=GRID):
-    """Cells of every image: `[images ... n] -> [images rows columns]` bool."""
-    cells = np.zeros((len(ids), grid[0] * grid[1]), bool)
-    rows = np.arange(len(ids)).repeat(valid.reshape(len(ids), -1).sum(1))
-    cells[rows, ids[valid]] = True
-    return cells.reshape(-1, *grid)
-
-
-def distance(p, q):
-    """Total variation of two histograms."""
-    return 0.5 * np.abs(p / p.sum() - q / q.sum()).sum()
+    sample, _ = statistics.sampler(published.config)
+    return statistics.draw(functools.partial(sample, official=False), 1, SINGLE)
 
 
 def assert_same_law(ours, theirs):
     """Total variation below its 99.9 % quantile if both came from the pooled law."""
-    ours, theirs = np.ravel(ours), np.ravel(theirs)
-    assert ours.shape == theirs.shape
-    pool = (ours + theirs) / (ours + theirs).sum()
-    rng = np.random.default_rng(0)
-    pairs = [rng.multinomial(int(x.sum()), pool, 2000) for x in (ours, theirs)]
-    limit = np.quantile([distance(p, q) for p, q in zip(*pairs)], 0.999)
-    assert distance(ours, theirs) <= limit
+    far = laws.limit(ours + theirs, ours.sum(), theirs.sum())
+    assert laws.distance(ours, theirs) <= far
 
 
-def test_the_distance_can_tell_laws_apart(published):
-    law = published["hist_context_single"]
-    with pytest.raises(AssertionError):
-        assert_same_law(np.roll(law, 1), law)
+def test_the_ledger_can_tell_laws_apart(published):
+    name = "hist_context_single"
+    shifted = np.roll(published.arrays[name], 1)
+    assert laws.histogram_row(published, name, shifted).verdict == ledger.FAIL
 
 
-def test_context_size(official, published):
-    ours = np.bincount(official["context_valid"].sum((1, 2, 3)), minlength=197)
-    assert_same_law(ours, published["hist_context_single"])
-    assert not official["overlap"].any()
-
-
-def test_target_sizes(official, published):
-    _, _, height, width = blocks(official)
-    assert np.all(height == height[:, :1]) and np.all(width == width[:, :1])
-    joint = np.zeros((15, 15), int)
-    np.add.at(joint, (height[:, 0], width[:, 0]), 1)
-    theirs = published["hist_target_hw"] // 4  # one size an image, counted four times
-    assert_same_law(joint, theirs)
-    assert_same_law(joint.sum(1), published["hist_target_h"] // 4)
-    assert_same_law(joint.sum(0), published["hist_target_w"] // 4)
-
-
-@pytest.mark.parametrize("name, start", [("top_given_h", 0), ("left_given_w", 1)])
-def test_target_positions(official, published, name, start):
-    place, length = blocks(official)[start], blocks(official)[start + 2]
-    theirs = published[f"hist_{name}"]
-    assert np.array_equal(np.unique(length), np.flatnonzero(theirs.sum(1)))
-    for n in np.unique(length):
-        ours = np.bincount(place[length == n], minlength=14)
-        assert_same_law(ours, theirs[n])
-
-
-def test_union_of_targets(official, published):
-    cells = occupancy(official["target"][:, 0], official["target_valid"][:, 0])
-    ours = np.bincount(cells.sum((1, 2)), minlength=197)
-    assert_same_law(ours, published["hist_target_union"])
-
-
-def test_context_occupancy(official, published):
-    ours = occupancy(official["context"][:, 0], official["context_valid"][:, 0]).mean(0)
-    theirs = published["occupancy_context"]
-    deviation = np.sqrt(2 * theirs * (1 - theirs) / SINGLE)
-    assert np.all(np.abs(ours - theirs) <= 5 * deviation + 1e-6)
-
-
-@pytest.mark.parametrize("batch, count", [(64, 300), (128, 150), (256, 80)])
-def test_context_length_after_trimming(published, batch, count):
-    lengths = draw("official", batch, count)["context_valid"].sum(-1)[:, :, 0]
-    assert np.all(lengths == lengths[:, :1])  # one length a batch
-    ours = np.bincount(lengths[:, 0], minlength=197)
-    assert_same_law(ours, published[f"hist_context_b{batch}"])
+def test_uniform_placement_fails_the_published_statistics(published, default):
+    rows = {row.quantity: row.verdict for row in statistics.single(published, default)}
+    assert rows["hist_target_hw"] == ledger.OK  # sizes follow the same law
+    assert rows["hist_top_given_h"] == ledger.FAIL
+    assert rows["occupancy_context"] == ledger.FAIL
 
 
 def test_default_mode_places_targets_uniformly(default):
-    top, left, height, width = blocks(default)
+    top, left, height, width = blocks(default["target"][:, 0], GRID[1])
     tested = 0
     for h, w in set(zip(height[:, 0].tolist(), width[:, 0].tolist())):
         here = (height[:, 0] == h) & (width[:, 0] == w)
@@ -154,16 +68,11 @@ def test_default_mode_places_targets_uniformly(default):
 
 @pytest.mark.parametrize("name", ["context", "target"])
 def test_default_mode_is_mirror_symmetric(default, name):
-    cells = occupancy(default[name][:, 0], default[f"{name}_valid"][:, 0])
+    cells = occupancy(default[name][:, 0], default[f"{name}_valid"][:, 0], GRID)
     for flip in (cells[:, ::-1], cells[:, :, ::-1]):
         difference = cells.astype(float) - flip
         deviation = difference.std(0) / np.sqrt(SINGLE)
         assert np.all(np.abs(difference.mean(0)) <= 5 * deviation)
-
-
-def test_official_mode_is_not_symmetric(official):
-    cells = occupancy(official["context"][:, 0], official["context_valid"][:, 0])
-    assert cells[:, 0].any() and not cells[:, -1].any()
 
 
 def plain_contexts(rng, count, grid, sizes, num_targets, min_keep):

@@ -4,7 +4,7 @@ python -m tests.parity FOLDER [--json OUT]
 
 reads a folder of golden vectors (tests/golden/README.md has the format) and prints one
 row a quantity: case, quantity, largest absolute error, the same over the largest entry,
-tolerance, verdict. Exits with status 1 when a row fails.
+tolerance, verdict. Exits with status 1 when a row fails or something isn't covered.
 """
 
 import pathlib
@@ -13,19 +13,34 @@ import re
 import jax
 from flax.errors import FlaxError
 
-from tests.parity import ijepa, initial, ledger, mae, optimizers, supervised, tables
+from tests.parity import (
+    finetuning,
+    ijepa,
+    initial,
+    ledger,
+    mae,
+    multiblock,
+    optimizers,
+    probing,
+    supervised,
+    tables,
+)
 from vit_ssl_jax.errors import UserError
 
 CASES = {  # name of a case -> rows of `ledger.Golden`
     r"mae": mae.tensors,
     r"mae_grads_normpix[01]": mae.gradients,
+    r"mae_finetune_\w+": finetuning.rows,
     r"ijepa": ijepa.tensors,
     r"ijepa_step": ijepa.step,
+    r"ijepa_mask_stats": multiblock.rows,
     r"vit_(token|avg)": supervised.tensors,
     r"vit_(token|avg)_grads": supervised.gradients,
     r"sincos": tables.sincos,
     r"schedules": optimizers.schedules,
     r"adamw_toy": optimizers.adamw,
+    r"lars_linprobe_\w+": probing.lars,
+    r"layer_decay": probing.layer_decay,
     r"init_stats_mae": initial.rows,
     r"init_stats_ijepa": initial.rows,
 }
@@ -33,6 +48,7 @@ CASES = {  # name of a case -> rows of `ledger.Golden`
 GIVEN = (
     r".*/(in|sd)/.*|sincos/.*_idx|schedules/.*/(epoch_f64|step)"
     r"|adamw_toy/(lr_f64|[xy]\d|loss\d|step0/.*|grad\d/.*)"
+    r"|lars_linprobe_\w+/([xy]\d|step0/.*|zero_w/grad)"
 )
 # What a case raises that doesn't fit our models or lacks an array.
 ERRORS = (UserError, FlaxError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -45,8 +61,8 @@ def check_folder(folder):
 
 
 def check(golden):
-    """Rows of a case; what no function compares is "not covered yet"."""
-    functions = [f for name, f in CASES.items() if re.fullmatch(name, golden.case)]
+    """Rows of a case; what no function compares is "not covered"."""
+    functions = [f for name, f in CASES.items() if re.fullmatch(name, golden.kind)]
     if not functions:
         return [ledger.uncovered(golden, "the whole case")]
     try:
@@ -58,6 +74,6 @@ def check(golden):
     rest = [
         name
         for name in golden.arrays
-        if name not in seen and not re.fullmatch(GIVEN, f"{golden.case}/{name}")
+        if name not in seen and not re.fullmatch(GIVEN, f"{golden.kind}/{name}")
     ]
     return rows + [ledger.uncovered(golden, name) for name in rest]

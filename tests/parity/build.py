@@ -28,6 +28,7 @@ def encoder(*, side, patch, width, hidden, depth, heads, posemb, cls, norm, styl
         cls=cls,
         final_norm=norm,
         droppath=0.0,
+        dropout=0.0,
         style=style,
     )
 

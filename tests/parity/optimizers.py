@@ -1,6 +1,7 @@
-"""Schedules and AdamW against facebookresearch/mae and facebookresearch/ijepa."""
+"""Schedules and AdamW against MAE, I-JEPA, SlowFast (MaskFeat) and RelViT."""
 
 import functools
+import re
 import types
 
 import jax
@@ -15,6 +16,8 @@ def ijepa_optimizer(c, adam):
     """`optim.make_optimizer` with the numbers of a case."""
     config = types.SimpleNamespace(
         name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
         lr=c["ref_lr"] if "ref_lr" in c else c["lr"],
         lr_batch=0,
         lr_start=c["start_lr"],
@@ -95,27 +98,71 @@ def ijepa_rows(golden, optimizer, weights, steps, prefix):
         return ledger.compare(golden, values, ledger.SCHEDULE)
 
 
+HALF = 0.5  # a layer's factor in `schedules`, which multiplies the rate's end too
+
+
 def schedules(golden):
     """Rows of `schedules`."""
     rows = []
     for name, c in golden.config["mae"].items():
-        epochs = golden.arrays[f"mae/{name}/epoch_f64"]
-        with jax.enable_x64(True):
-            lr = optim.warmup_cosine(
-                epochs,
-                start=0.0,
-                peak=c["lr"],
-                end=c["min_lr"],
-                warmup=c["warmup_epochs"],
-                total=c["epochs"],
-            )
-        value = {f"mae/{name}/lr_f64": lr}
-        rows += ledger.compare(golden, value, ledger.SCHEDULE)
+        lr = rate(
+            "cosine",
+            golden.arrays[f"mae/{name}/epoch_f64"],
+            peak=c["lr"],
+            end=c["min_lr"],
+            warmup=c["warmup_epochs"],
+            total=c["epochs"],
+        )
+        values = {"lr_f64": lr, "lr_scale_half_f64": HALF * lr}
+        values = {f"mae/{name}/{key}": value for key, value in values.items()}
+        rows += ledger.compare(golden, values, ledger.SCHEDULE)
     c = golden.config["ijepa"]
     unused = {"betas": (0.9, 0.999), "eps": 1e-8}
     optimizer, weights = ijepa_optimizer(c, unused), ema_weights(c, c["ema"])
     steps = golden.arrays["ijepa/step"] - 1
-    return rows + ijepa_rows(golden, optimizer, weights, steps, "ijepa/")
+    return (
+        rows + ijepa_rows(golden, optimizer, weights, steps, "ijepa/") + others(golden)
+    )
+
+
+def others(golden):
+    """Rows of MaskFeat's and RelViT's rates, whose sizes stand in their meanings."""
+    peak, epochs = numbers(golden, "maskfeat/lr_f64", r"base ([\d.]+), max epoch (\d+)")
+    (steps,) = numbers(golden, "relvit/step", r"max_steps (\d+)")
+    values = {
+        "maskfeat/lr_f64": rate(
+            "cosine",
+            golden.arrays["maskfeat/epoch_f64"],
+            start=1e-6,
+            peak=peak,
+            end=1e-6,
+            warmup=30,
+            total=epochs,
+        ),
+        "relvit/lr_f64": rate(
+            "quarter_cosine",
+            golden.arrays["relvit/step"],
+            peak=5e-4,
+            end=1.25e-6,
+            warmup=steps // 10,
+            total=steps,
+        ),
+    }
+    return ledger.compare(golden, values, ledger.SCHEDULE)
+
+
+def numbers(golden, name, pattern):
+    """What an array's meaning says."""
+    meaning = golden.json["arrays"][name]["meaning"]
+    return [float(x) for x in re.search(pattern, meaning).groups()]
+
+
+def rate(name, at, *, peak, end, warmup, total, start=0.0):
+    """A schedule of ours in float64."""
+    with jax.enable_x64(True):
+        schedule = optim.SCHEDULES[name]
+        ours = schedule(at, start=start, peak=peak, end=end, warmup=warmup, total=total)
+        return np.asarray(ours)
 
 
 def adamw(golden):

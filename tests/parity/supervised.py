@@ -36,7 +36,7 @@ def loss_fn(params, views, model, label_smoothing):
     targets = supervised.make_targets(
         {}, views, num_classes=model.num_classes, label_smoothing=label_smoothing
     )
-    return supervised.loss_fn(logits, targets)[0], logits
+    return supervised.loss_fn(logits, targets, loss="softmax")[0], logits
 
 
 def given(golden):
@@ -88,12 +88,14 @@ def tensors(golden):
 
 
 def resampled(golden, grid):
-    """Rows of the plain bicubic position tables `out/pos_plain_ROWSxCOLS`."""
+    """Rows of the resampled position tables `out/pos_plain_ROWSxCOLS` and `pos_timm`."""
     theirs = golden.arrays["sd/pos_embed"][0]
     values = {}
-    for name in golden.tensors("out/pos_plain_"):
-        new = tuple(map(int, name.split("x")))
-        values[f"out/pos_plain_{name}"] = posemb.resample(theirs, grid, new)[None]
+    for kind, antialias in (("plain", False), ("timm", True)):
+        for name in golden.tensors(f"out/pos_{kind}_"):
+            new = tuple(map(int, name.split("x")))
+            ours = posemb.resample(theirs, grid, new, antialias)
+            values[f"out/pos_{kind}_{name}"] = ours[None]
     return ledger.compare(golden, values, ledger.TENSOR)
 
 
@@ -103,8 +105,9 @@ def larger(golden):
         return []
     image = build.channels_last(golden.arrays["in/imgs_big"])
     model = make_model(golden.config, image.shape[1])
-    rows, columns = model.encoder.grid
-    table_big = golden.arrays[f"out/pos_timm_{rows}x{columns}"]
+    old = make_model(golden.config, golden.config["img_size"]).encoder.grid
+    theirs = golden.arrays["sd/pos_embed"][0]
+    table_big = posemb.resample(theirs, old, model.encoder.grid, antialias=True)[None]
     weights = golden.tensors("sd/") | {"pos_embed": table_big}
     params = table.import_params(timm.classifier_rows(model), weights)
     apply = jax.jit(lambda *xs: model.apply(*xs, False))

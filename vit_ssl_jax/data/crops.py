@@ -76,11 +76,12 @@ def train_transform(
     flip: bool,
     interpolation: str,
     resize: int,
+    pad: int = 0,
 ) -> np.ndarray:
     """Augments for training: uint8 `[h w 3] -> [H W 3]` with `(H, W) = size`.
 
     crop: the range of the random crop's area as part of the image's; None or ():
-        no random crop but `resize_and_center_crop`.
+        no random crop but `resize_and_center_crop`, then `pad_and_crop` by `pad` px.
     ratio: the range of the random crop's width / height.
     """
     if crop:
@@ -91,7 +92,20 @@ def train_transform(
         image = resize_and_center_crop(
             image, size=size, resize=resize, interpolation=interpolation
         )
+        image = pad_and_crop(rng, image, pad=pad)
     return random_flip(rng, image) if flip else image
+
+
+def pad_and_crop(
+    rng: np.random.Generator, image: np.ndarray, *, pad: int
+) -> np.ndarray:
+    """Moves by up to `pad` px, black outside: torchvision's RandomCrop(padding=pad)."""
+    if not pad:
+        return image
+    h, w = image.shape[:2]
+    top, left = rng.integers(0, 2 * pad, 2, endpoint=True)
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    return padded[top : top + h, left : left + w]
 
 
 def random_resized_crop(

@@ -42,6 +42,7 @@ def train_batches(
     interpolation: str,
     resize: int,
     seed: int,
+    pad: int = 0,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
@@ -50,7 +51,7 @@ def train_batches(
     """Yields for ever uint8 image `[b H W 3]`, int32 label `[b]` and id `[b]`.
 
     batch_size: of all processes together; b = batch_size / number of processes.
-    size, crop, ratio, flip, interpolation, resize: see `crops.train_transform`.
+    size, crop, ratio, flip, interpolation, resize, pad: see `crops.train_transform`.
     seed, start_step: 0 <= seed < 2**32; the first batch is that of start_step.
     shard: (index, number) of this process; put together in order they are the batch.
     threads, prefetch: see `_batches`.
@@ -68,6 +69,7 @@ def train_batches(
         flip=flip,
         interpolation=interpolation,
         resize=resize,
+        pad=pad,
     )
     make_row = _row_maker(source, transform, seed)
 

@@ -3,6 +3,7 @@
 import json
 
 ROWS = ("learned", "untrained", "raw_pixels")
+TITLES = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
 WORDS = """
 What you see: the encoder was trained on the images alone, without a single label.
 Frozen, its features are then judged by a vote of the nearest training images (k-NN) and
@@ -22,7 +23,7 @@ What to run next:
 def report(suite, learned, untrained, *, workdir, seconds, say):
     """Evaluates the three rows, prints the table, writes summary.json, returns it.
 
-    `seconds()` is the run's wall time so far. Accuracies are in 0..1.
+    `learned` and `untrained` are states; `seconds()` is the run's wall time so far. Accuracies are in 0..1.
     """
     results = {
         "learned": suite.evaluate(learned),
@@ -32,20 +33,35 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
     out = {}
     for row, metrics in results.items():
         for key, value in metrics.items():
-            out.setdefault(key.split("/")[1], {})[row] = value
+            _, evaluator, metric = key.split("/", 2)
+            if evaluator == "pretext":
+                out.setdefault(evaluator, {}).setdefault(row, {})[metric] = value
+            else:
+                out.setdefault(evaluator, {})[row] = value
     out["seconds"] = seconds()
     (workdir / "summary.json").write_text(json.dumps(out, indent=2) + "\n")
-    names = [name for name in out if name != "seconds"]
+    names = [name for name in out if name in TITLES]
     say("\n" + table(out, names))
-    say(WORDS.format(verdict=verdict(out, names), workdir=workdir))
+    if "pretext" in out:
+        say("\n" + pretext(out["pretext"]))
+    if names:
+        say(WORDS.format(verdict=verdict(out, names), workdir=workdir))
     say(f"{out['seconds']:.0f} s in all; numbers in {workdir}/summary.json")
     return out
 
 
+def pretext(rows):
+    """The objective on held-out images, a line a state."""
+    lines = ["the objective itself on held-out images"]
+    for row, metrics in rows.items():
+        cells = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        lines.append(f"{row:<18}{cells}")
+    return "\n".join(lines)
+
+
 def table(out, names):
     """Top-1 accuracy in per cent, a row a representation."""
-    titles = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
-    lines = ["representation    " + "".join(f"{titles[n]:>20}" for n in names)]
+    lines = ["representation    " + "".join(f"{TITLES[n]:>20}" for n in names)]
     for row in ROWS:
         cells = "".join(f"{100 * out[n][row]:>18.1f} %" for n in names)
         lines.append(f"{row.replace('_', ' '):<18}" + cells)

@@ -18,24 +18,38 @@ class Config:
     """Hyper-parameters of the objective."""
 
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
+    loss: str  # "softmax", or "sigmoid": every class by itself, summed
     label_smoothing: float
+    representation: int  # width of a tanh layer before the classifier, 0: none
+    head_bias: float  # initial bias of the classifier
 
 
 class Supervised(nn.Module):
-    """Encoder and linear classifier."""
+    """Encoder, representation layer where asked for, and linear classifier."""
 
     encoder: vit.ViT
     pool: str
     num_classes: int
+    representation: int = 0
+    head_bias: float = 0.0
 
     @nn.compact
     def __call__(self, views, train):
         """Logits `[B classes]` float32."""
+        style = self.encoder.style
         tokens = self.encoder(views["image"], train)
         x = vit.pool(tokens, self.pool, self.encoder.cls)
         if self.pool == "mean":
-            x = layers.norm(self.encoder.style, "norm")(x)
-        x = layers.dense(self.num_classes, self.encoder.style, "head")(x)
+            x = layers.norm(style, "norm")(x)
+        if self.representation:
+            x = nn.tanh(layers.dense(self.representation, style, "representation")(x))
+        x = layers.dense(
+            self.num_classes,
+            style,
+            "head",
+            kernel_init=style.initial.head,
+            bias_init=nn.initializers.constant(self.head_bias),
+        )(x)
         return x.astype(jnp.float32)
 
 
@@ -52,17 +66,30 @@ def make_targets(ema, views, *, num_classes, label_smoothing):
     return optax.smooth_labels(one_hot, label_smoothing)
 
 
-def loss_fn(outputs, targets):
-    """Softmax cross-entropy, mean over images: `[B C], [B C] -> scalar, metrics`."""
+def loss_fn(outputs, targets, *, loss):
+    """Cross-entropy, mean over images: `[B C], [B C] -> scalar, metrics`.
+
+    "sigmoid" sums the binary cross-entropies of the classes (big_vision's pre-training
+    on ImageNet-21k and -1k).
+    """
     chex.assert_equal_shape([outputs, targets])
-    loss = optax.softmax_cross_entropy(outputs, targets).mean()
+    if loss == "sigmoid":
+        value = optax.sigmoid_binary_cross_entropy(outputs, targets).sum(-1).mean()
+    else:
+        value = optax.softmax_cross_entropy(outputs, targets).mean()
     right = outputs.argmax(-1) == targets.argmax(-1)
-    return loss, {"top1": right.mean()}
+    return value, {"top1": right.mean()}
 
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
     vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
+    vit.check_choice("config.method.loss", c.loss, ("softmax", "sigmoid"))
+    if not 0 <= c.label_smoothing < 1 or c.representation < 0:
+        raise UserError(
+            f"config.method: label_smoothing={c.label_smoothing} must be at least 0 and "
+            f"below 1, representation={c.representation} at least 0"
+        )
     encoder = context.vit(final_norm=c.pool == "cls")
     if c.pool == "cls" and not encoder.cls:
         raise UserError(
@@ -75,12 +102,18 @@ def make(c, context):
             "class folders or a labelled set"
         )
     return Method(
-        model=Supervised(encoder=encoder, pool=c.pool, num_classes=context.num_classes),
+        model=Supervised(
+            encoder=encoder,
+            pool=c.pool,
+            num_classes=context.num_classes,
+            representation=c.representation,
+            head_bias=c.head_bias,
+        ),
         make_views=functools.partial(make_views, normalize=context.normalize),
         make_targets=functools.partial(
             make_targets,
             num_classes=context.num_classes,
             label_smoothing=c.label_smoothing,
         ),
-        loss_fn=loss_fn,
+        loss_fn=functools.partial(loss_fn, loss=c.loss),
     )

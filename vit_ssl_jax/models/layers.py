@@ -14,32 +14,58 @@ import jax.numpy as jnp
 from vit_ssl_jax import partition
 
 
-def _torch_uniform(fan_in):
-    """torch's default for a convolution: U(-1, 1) / sqrt(fan_in), kernel and bias."""
+def torch_uniform(fan_in):
+    """torch's default for linear and convolution: U(-1, 1) / sqrt(fan_in), with bias."""
     bound = 1.0 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Init:
-    """Initialisers of one family. `patch` and `patch_bias` are made from the fan-in."""
-
-    dense: Callable
-    patch: Callable
-    patch_bias: Callable
-    token: Callable
-
-
 _XAVIER, _NORMAL = nn.initializers.xavier_uniform(), nn.initializers.normal(0.02)
-_LECUN, _ZERO = nn.initializers.lecun_normal(), nn.initializers.zeros
-# Truncation at +-2 absolute is no truncation at std 0.02, so `normal` it is.
+_ZERO = nn.initializers.zeros
+
+
+def _unit(width):
+    """big_vision's learned positions: N(0, 1 / sqrt(D))."""
+    return nn.initializers.normal(width**-0.5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Init:
+    """Initialisers of one family; the defaults are timm's, which most others changed.
+
+    Truncation at +-2 absolute is no truncation at std 0.02, so `normal` it is.
+    """
+
+    dense: Callable = _NORMAL
+    bias: Callable = _ZERO  # of attention
+    mlp_bias: Callable = _ZERO
+    norm_bias: Callable = _ZERO  # of the blocks' LayerNorms
+    patch: Callable = torch_uniform  # made from the fan-in, as is the next
+    patch_bias: Callable = torch_uniform
+    token: Callable = _NORMAL  # class and mask token
+    posemb: Callable = lambda width: _NORMAL  # made from the width
+    head: Callable = _NORMAL  # kernel of a classifier or prediction head
+
+
+_OFFSET = nn.initializers.constant(0.02)
 INITS = {
-    "mae": Init(_XAVIER, lambda fan_in: _XAVIER, _torch_uniform, _NORMAL),
-    "ijepa": Init(_NORMAL, lambda fan_in: _NORMAL, lambda fan_in: _ZERO, _NORMAL),
-    "timm": Init(_NORMAL, _torch_uniform, _torch_uniform, _NORMAL),
-    "big_vision": Init(_XAVIER, lambda fan_in: _LECUN, lambda fan_in: _ZERO, _ZERO),
+    "timm": Init(),
+    "mae": Init(dense=_XAVIER, patch=lambda fan_in: _XAVIER, head=_XAVIER),
+    "ijepa": Init(patch=lambda fan_in: _NORMAL, patch_bias=lambda fan_in: _ZERO),
+    "slowfast": Init(  # every bias of the backbone is 0.02, but not the convolution's
+        patch=lambda fan_in: _NORMAL, bias=_OFFSET, mlp_bias=_OFFSET, norm_bias=_OFFSET
+    ),
+    "big_vision": Init(
+        dense=_XAVIER,
+        mlp_bias=nn.initializers.normal(1e-6),
+        patch=lambda fan_in: nn.initializers.lecun_normal(),
+        patch_bias=lambda fan_in: _ZERO,
+        token=_ZERO,
+        posemb=_unit,
+        head=_ZERO,
+    ),
 }
 
 REMAT = {
@@ -66,19 +92,25 @@ class Style:
         return INITS[self.init]
 
 
-def norm(style, name):
+def norm(style, name, bias_init=_ZERO):
     """LayerNorm over D: statistics in float32, two passes, output in float32."""
     return nn.LayerNorm(
-        epsilon=style.norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name
+        epsilon=style.norm_eps,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        bias_init=bias_init,
+        name=name,
     )
 
 
-def dense(features, style, name, kernel_init=None):
+def dense(features, style, name, kernel_init=None, bias_init=_ZERO, axis=-1):
     """Dense layer with bias in the style's dtype; parameters stay float32."""
     return nn.DenseGeneral(
         features,
+        axis=axis,
         dtype=style.dtype,
         kernel_init=kernel_init or style.initial.dense,
+        bias_init=bias_init,
         name=name,
     )
 
@@ -92,20 +124,15 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, valid=None):
         """Tokens where `valid [B N]` is False are never attended to."""
-        width = x.shape[-1]
-        qkv = dense((3, self.heads, width // self.heads), self.style, "qkv")(x)
+        width, style, bias = x.shape[-1], self.style, self.style.initial.bias
+        shape = (3, self.heads, width // self.heads)
+        qkv = dense(shape, style, "qkv", bias_init=bias)(x)
         q, k, v = jnp.moveaxis(qkv, -3, 0)  # each [B N A E]
         # The library's softmax is in float32, its scale E^-1/2.
         out = jax.nn.dot_product_attention(
             q, k, v, mask=None if valid is None else valid[:, None, None, :]
         )
-        return nn.DenseGeneral(
-            width,
-            axis=(-2, -1),
-            dtype=self.style.dtype,
-            kernel_init=self.style.initial.dense,
-            name="out",
-        )(out)
+        return dense(width, style, "out", bias_init=bias, axis=(-2, -1))(out)
 
 
 class MLP(nn.Module):
@@ -113,12 +140,15 @@ class MLP(nn.Module):
 
     hidden: int
     style: Style
+    dropout: float = 0.0  # after GELU
 
     @nn.compact
-    def __call__(self, x):
-        h = dense(self.hidden, self.style, "up")(x)
+    def __call__(self, x, train):
+        bias = self.style.initial.mlp_bias
+        h = dense(self.hidden, self.style, "up", bias_init=bias)(x)
         h = nn.gelu(h, approximate=self.style.gelu == "tanh")
-        return dense(x.shape[-1], self.style, "down")(h)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        return dense(x.shape[-1], self.style, "down", bias_init=bias)(h)
 
 
 class Block(nn.Module):
@@ -132,21 +162,27 @@ class Block(nn.Module):
     style: Style
     train: bool
     collect: bool
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, rate, valid):
         """`[B N D], drop-path rate, [B N] or None -> x, x or None`."""
+        style, bias = self.style, self.style.initial.norm_bias
         x = partition.pin_batch(x)
-        y = norm(self.style, "norm1")(x)
-        y = Attention(self.heads, self.style, name="attn")(y, valid)
-        x = x + self._drop_path(y, rate)
-        y = norm(self.style, "norm2")(x)
-        y = MLP(self.hidden, self.style, name="mlp")(y)
-        x = partition.pin_batch(x + self._drop_path(y, rate))
+        y = norm(style, "norm1", bias)(x)
+        y = Attention(self.heads, style, name="attn")(y, valid)
+        x = x + self._drop(y, rate)
+        y = norm(style, "norm2", bias)(x)
+        y = MLP(self.hidden, style, self.dropout, name="mlp")(y, self.train)
+        x = partition.pin_batch(x + self._drop(y, rate))
         return x, (x if self.collect else None)
 
-    def _drop_path(self, y, rate):
-        """Stochastic depth: drops a sample's branch, divides the kept by 1 - rate."""
+    def _drop(self, y, rate):
+        """Dropout, then stochastic depth: a sample's branch is left out whole.
+
+        What is kept is divided by 1 - rate.
+        """
+        y = nn.Dropout(self.dropout, deterministic=not self.train)(y)
         if not self.train or rate is None:
             return y
         keep = 1.0 - rate
@@ -163,6 +199,7 @@ class Blocks(nn.Module):
     hidden: int
     style: Style
     droppath: float = 0.0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, train, valid=None, collect=False):
@@ -186,6 +223,12 @@ class Blocks(nn.Module):
         if self.droppath:
             rates = jnp.linspace(0.0, self.droppath, self.depth)
         blocks = scanned(
-            self.heads, self.hidden, self.style, train, collect, name="block"
+            self.heads,
+            self.hidden,
+            self.style,
+            train,
+            collect,
+            self.dropout,
+            name="block",
         )
         return blocks(x.astype(jnp.float32), rates, valid)

@@ -73,6 +73,7 @@ class ViT(nn.Module):
     cls: bool  # class token
     final_norm: bool  # LayerNorm after the last block
     droppath: float  # stochastic depth of the last block
+    dropout: float  # after the position table and every dense layer but qkv
     style: layers.Style
 
     def setup(self):
@@ -90,9 +91,15 @@ class ViT(nn.Module):
         if self.posemb == "learned":
             # Row 0 belongs to the class token, as in ViT and timm.
             shape = (1, tokens + self.cls, self.width)
-            self.table = self.param("posemb", nn.initializers.normal(0.02), shape)
+            self.table = self.param("posemb", init.posemb(self.width), shape)
+        self.drop = nn.Dropout(self.dropout)
         self.blocks = layers.Blocks(
-            self.depth, self.heads, self.hidden, self.style, self.droppath
+            self.depth,
+            self.heads,
+            self.hidden,
+            self.style,
+            self.droppath,
+            self.dropout,
         )
         if self.final_norm:
             self.norm = layers.norm(self.style, "norm")
@@ -103,26 +110,43 @@ class ViT(nn.Module):
 
     def embed(self, image):
         """Patch embedding: `[B H W C] -> [B N D]`."""
-        size = (self.grid[0] * self.patch, self.grid[1] * self.patch)
-        if image.shape[1:3] != size:
-            raise ValueError(f"image of {image.shape[1:3]}, but the ViT expects {size}")
+        if any(side % self.patch for side in image.shape[1:3]):
+            raise ValueError(
+                f"image of {image.shape[1:3]} px isn't divisible by {self.patch=}"
+            )
         return partition.pin_batch(
             self.patch_embed(patches.patchify(image, self.patch))
         )
 
-    def place(self, tokens):
-        """Adds the position of every patch: `[B N D] -> [B N D]` float32."""
+    def place(self, tokens, grid=None):
+        """Adds the position of every patch: `[B N D] -> [B N D]` float32.
+
+        On another `grid` (rows, columns) the table is resized bilinearly: a small tile
+        gets the coarse positions of a whole image (as in LOCA, 2022).
+        """
         tokens = tokens.astype(jnp.float32)
         if self.posemb == "none":
             return tokens
-        if self.posemb == "learned":
-            return tokens + self.table[:, int(self.cls) :]
-        return tokens + self.positions(self.width)
+        rows, cols = grid or self.grid
+        if tokens.shape[1] != rows * cols:
+            raise ValueError(
+                f"{tokens.shape[1]} patches, but the positions are those of a grid of "
+                f"{rows}x{cols}"
+            )
+        table = self.positions()
+        if (rows, cols) != tuple(self.grid):
+            table = table.reshape(1, *self.grid, self.width)
+            shape = (1, rows, cols, self.width)
+            table = jax.image.resize(table, shape, "bilinear")
+            table = table.reshape(1, rows * cols, self.width)
+        return tokens + table
 
-    def positions(self, width):
-        """The fixed table of this grid: `[1 N width]` float32."""
+    def positions(self):
+        """The table of the patches: `[1 N D]` float32."""
+        if self.posemb == "learned":
+            return self.table[:, int(self.cls) :]
         endpoint = self.posemb == "sincos_big_vision"
-        return jnp.asarray(posemb.sincos(self.grid, width, endpoint))[None]
+        return jnp.asarray(posemb.sincos(self.grid, self.width, endpoint))[None]
 
     def encode(self, tokens, train, valid=None, collect=False):
         """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
@@ -138,6 +162,7 @@ class ViT(nn.Module):
             tokens = jnp.concatenate([token, tokens], axis=1)
             if valid is not None:
                 valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+        tokens = self.drop(tokens, deterministic=not train)
         x, collected = self.blocks(tokens, train, valid, collect)
         x = self.norm(x) if self.final_norm else x
         return (x, collected) if collect else x
@@ -167,6 +192,7 @@ def make_vit(config, size, *, final_norm=True):
         cls=config.cls,
         final_norm=final_norm,
         droppath=config.droppath,
+        dropout=config.dropout,
         style=make_style(config),
         **shape,
     )

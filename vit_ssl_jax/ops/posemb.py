@@ -1,5 +1,6 @@
 """Position tables and their resampling."""
 
+import jax
 import numpy as np
 
 
@@ -35,11 +36,12 @@ def _bicubic_matrix(old, new, a=-0.75):
     return weights
 
 
-def resample(table, old, new):
+def resample(table, old, new, antialias=False):
     """Resamples a position table: `[n + rows*cols, D], grid, grid -> [n + N' D]`.
 
     Bicubic with a = -0.75 and no antialiasing, as MAE and DeiT do for fine-tuning at
-    another resolution (MAE `interpolate_pos_embed`). Leading rows that are no grid
+    another resolution (MAE `interpolate_pos_embed`). With `antialias` it is a = -0.5
+    and antialiased, as in timm (`resample_abs_pos_embed`). Leading rows that are no grid
     position (class token) are kept. The same grid returns the table unchanged.
     """
     table = np.asarray(table)
@@ -48,7 +50,12 @@ def resample(table, old, new):
     prefix = len(table) - old[0] * old[1]
     if prefix < 0:
         raise ValueError(f"a table of {len(table)} rows can't hold the grid {old}")
-    patches = table[prefix:].reshape(*old, -1).astype(np.float64)
+    patches = table[prefix:].reshape(*old, -1)
+    if antialias:
+        out = jax.image.resize(patches, (*new, patches.shape[-1]), "bicubic")
+        out = np.asarray(out).reshape(new[0] * new[1], -1)
+        return np.concatenate([table[:prefix], out.astype(table.dtype)])
+    patches = patches.astype(np.float64)
     rows, cols = _bicubic_matrix(old[0], new[0]), _bicubic_matrix(old[1], new[1])
     out = np.einsum("ir,jc,rcd->ijd", rows, cols, patches).reshape(new[0] * new[1], -1)
     return np.concatenate([table[:prefix], out.astype(table.dtype)])

@@ -1,0 +1,207 @@
+"""I-JEPA's mask statistics against draws of its collator."""
+
+import functools
+
+import jax
+import numpy as np
+
+from tests.parity import laws, ledger
+from vit_ssl_jax.ops import masks, multiblock
+
+AT_ONCE = 200  # images drawn at a time
+IMAGES = 20_000  # of ours behind the statistics of a batch size
+
+
+def sampler(c):
+    """`(key, batch, trim_batch) -> views` with the numbers of a case, as published."""
+    grid = tuple(c["grid"])
+    sizes = {
+        "context": masks.block_sizes(grid, c["enc_mask_scale"], (1.0, 1.0)),
+        "target": masks.block_sizes(grid, c["pred_mask_scale"], c["aspect_ratio"]),
+    }
+    sample = functools.partial(
+        multiblock.multiblock,
+        grid=grid,
+        num_contexts=c["nenc"],
+        num_targets=c["npred"],
+        min_keep=c["min_keep"],
+        max_context=0,
+        official=True,
+        **sizes,
+    )
+    return sample, sizes
+
+
+def draw(sample, batch, count):
+    """`count` batches on the host: `[count batch ...]`."""
+    keys = jax.random.split(jax.random.key(batch), count)
+    one = functools.partial(sample, batch=batch, trim_batch=batch)
+    chunk = max(1, AT_ONCE // batch)
+    run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=chunk))
+    return jax.tree.map(np.asarray, run(keys))
+
+
+def blocks(ids, columns):
+    """Top, left, height and width of blocks by their ids `[... bound]`."""
+    top, left = np.divmod(ids[..., 0], columns)
+    bottom, right = np.divmod(ids[..., -1], columns)  # padding repeats the last token
+    return top, left, bottom - top + 1, right - left + 1
+
+
+def occupancy(ids, valid, grid):
+    """Cells of every image: `[images ... n] -> [images rows columns]` bool."""
+    cells = np.zeros((len(ids), grid[0] * grid[1]), bool)
+    rows = np.arange(len(ids)).repeat(valid.reshape(len(ids), -1).sum(1))
+    cells[rows, ids[valid]] = True
+    return cells.reshape(-1, *grid)
+
+
+def joint(shape, *values):
+    """Joint histogram of two integer arrays."""
+    counts = np.zeros(shape, int)
+    np.add.at(counts, tuple(np.ravel(x) for x in values), 1)
+    return counts
+
+
+def rows(golden):
+    """Rows of `ijepa_mask_stats`."""
+    sample, sizes = sampler(golden.config)
+    views = draw(sample, 1, golden.config["n_single"])
+    out = exact_laws(golden, sizes) + single(golden, views)
+    for batch, count in golden.config["n_batches"].items():
+        count = min(count, IMAGES // int(batch))
+        out += batches(golden, f"b{batch}", draw(sample, int(batch), count))
+    return [*out, context_block(golden, sizes["context"])]
+
+
+def context_block(golden, sizes):
+    """Row of the context block's (h, w) before the targets are taken out of it.
+
+    The sampler keeps it to itself, so the law that it draws from is drawn from.
+    """
+    keys = jax.random.split(jax.random.key(0), golden.config["n_single"])
+    drawn = jax.jit(jax.vmap(sizes.draw))(keys)
+    name = "hist_context_block_hw"
+    ours = joint(golden.arrays[name].shape, *map(np.asarray, drawn))
+    return laws.histogram_row(golden, name, ours)
+
+
+def exact_laws(golden, sizes):
+    """Rows of the laws of (h, w)."""
+    names = {"target": "law_target_hw", "context": "law_context_block_hw"}
+    values = {}
+    for ours, name in names.items():
+        law = np.zeros(golden.arrays[name].shape)
+        lengths = np.diff(sizes[ours].edges, prepend=0.0)
+        np.add.at(law, tuple(sizes[ours].sizes.T), lengths)
+        values[name] = law
+    return ledger.compare(golden, values, ledger.TENSOR)
+
+
+def single(golden, views):
+    """Rows of images one by one, where nothing is trimmed."""
+    c, theirs = golden.config, golden.arrays
+    grid, count = tuple(c["grid"]), c["n_single"]
+    target, valid = views["target"][:, 0], views["target_valid"][:, 0]
+    top, left, height, width = blocks(target, grid[1])
+    hw = joint(theirs["hist_target_hw"].shape, height[:, 0], width[:, 0])
+    size = np.bincount(
+        height[:, 0] * width[:, 0], minlength=len(theirs["hist_target_size"])
+    )
+    once = {  # one size an image, counted for each of its targets
+        "hist_target_hw": hw,
+        "hist_target_h": hw.sum(1),
+        "hist_target_w": hw.sum(0),
+        "hist_target_size": size,
+    }
+    covered = occupancy(target, valid, grid)
+    context = occupancy(views["context"][:, 0], views["context_valid"][:, 0], grid)
+    sizes = {"context_single": context, "target_union": covered}
+    law = theirs["law_target_hw"]
+    deviation = np.sqrt(law * (1 - law) / count)
+    return [
+        *(
+            laws.histogram_row(golden, n, x, theirs[n] // c["npred"])
+            for n, x in once.items()
+        ),
+        *(
+            laws.histogram_row(
+                golden,
+                f"hist_{n}",
+                np.bincount(
+                    x.sum((1, 2)).astype(int), minlength=len(theirs[f"hist_{n}"])
+                ),
+            )
+            for n, x in sizes.items()
+        ),
+        laws.conditional_row(
+            golden,
+            "hist_top_given_h",
+            joint(theirs["hist_top_given_h"].shape, height, top),
+        ),
+        laws.conditional_row(
+            golden,
+            "hist_left_given_w",
+            joint(theirs["hist_left_given_w"].shape, width, left),
+        ),
+        laws.probability_row(
+            golden,
+            "law_target_hw, drawn",
+            hw / count,
+            law,
+            deviation,
+            laws.OF_EXACT_LAW,
+        ),
+        occupancy_row(golden, "occupancy_context", context[:, None], count),
+        occupancy_row(golden, "occupancy_target", targets(target, valid, grid), count),
+    ]
+
+
+def targets(target, valid, grid):
+    """Cells of every target by itself: `[images T rows columns]`."""
+    flat = occupancy(
+        target.reshape(-1, target.shape[-1]), valid.reshape(-1, valid.shape[-1]), grid
+    )
+    return flat.reshape(*target.shape[:2], *grid)
+
+
+def occupancy_row(golden, name, cells, count):
+    """Row of a map of probabilities; `cells [images or batches, n, rows, columns]`.
+
+    The standard error comes from our own spread between the independent draws, and for
+    what we never saw from theirs.
+    """
+    means, theirs = cells.mean(1), golden.arrays[name]
+    variance = means.var(0) * (1 / len(means) + 1 / count)
+    variance = np.maximum(variance, theirs * (1 - theirs) / (count * cells.shape[1]))
+    return laws.probability_row(golden, name, means.mean(0), theirs, np.sqrt(variance))
+
+
+def batches(golden, name, views):
+    """Rows of whole batches, trimmed to their smallest context."""
+    grid = tuple(golden.config["grid"])
+    valid = views["context_valid"][:, :, 0]  # [batches B K]
+    lengths = valid.sum(-1)
+    if np.any(lengths != lengths[:, :1]):
+        raise ValueError("contexts of a batch differ in length")
+    flat = valid.reshape(-1, valid.shape[-1])
+    ids = views["context"][:, :, 0].reshape(flat.shape)
+    cells = occupancy(ids, flat, grid).reshape(*valid.shape[:2], *grid)
+    bins = len(golden.arrays[f"hist_context_{name}"])
+    target = views["target_valid"][:, 0, 0].sum(-1)
+    return [
+        laws.histogram_row(
+            golden,
+            f"hist_context_{name}",
+            np.bincount(lengths[:, 0], minlength=bins),
+        ),
+        laws.histogram_row(
+            golden, f"hist_target_{name}", np.bincount(target, minlength=bins)
+        ),
+        occupancy_row(
+            golden,
+            f"occupancy_context_{name}",
+            cells,
+            golden.config["n_batches"][name[1:]],
+        ),
+    ]
