@@ -22,14 +22,27 @@ SMALL = {
     "evals.knn.every_epochs": -1.0,
     "evals.linear.every_epochs": -1.0,
 }
+# Hyper-parameters of a method, by the end of their names: values of a tiny one.
+TINY = {"_width": 16, "_depth": 1, "_heads": 4, "patch_cells": 2}
+PIXELS = ("tile", "gap", "cell")  # those that are measured in pixels
 
 
 def load(path, *arguments):
     """The ConfigDict of a config file of the repository."""
+    return _module(path).get_config(*arguments).lock()
+
+
+def arguments(path):
+    """What a config file can be given after a colon: tuples of arguments."""
+    choices = getattr(_module(path), "METHODS", None)
+    return [(name,) for name in choices] if choices else [()]
+
+
+def _module(path):
     spec = importlib.util.spec_from_file_location("config", ROOT / "configs" / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*arguments).lock()
+    return module
 
 
 def small(method="mae", **changes):
@@ -40,6 +53,17 @@ def small(method="mae", **changes):
         {key.replace("__", "."): value for key, value in changes.items()}
     )
     return config
+
+
+def tiny_method(numbers, patch):
+    """A recipe's hyper-parameters for patches of 2 px in place of `patch`.
+
+    Networks are small and pixels are to scale, so grid, masks and tiles stay those of
+    the recipe.
+    """
+    numbers = {k: 2 * v // patch if k in PIXELS else v for k, v in numbers.items()}
+    small = {k: v for k in numbers for end, v in TINY.items() if k.endswith(end)}
+    return numbers | small
 
 
 def command(workdir, *, method="mae", devices=1, **changes):

@@ -158,6 +158,85 @@ def test_clip_limits_the_global_norm_before_the_moments(tiny, tree, clip):
         np.testing.assert_allclose(moment, 0.1 * factor * g, rtol=1e-4, atol=1e-8)
 
 
-def test_other_optimisers_are_refused(tiny):
-    with pytest.raises(UserError, match="config.optim.name"):
-        tiny.optimizer(name="lamb")
+LINEAR = {"schedule": "linear", "lr": 1.0, "lr_end": 0.2, "first_step": 0}
+
+
+def test_linear_schedule(tiny):
+    optimizer = tiny.optimizer(steps=100, epochs=10, warmup_epochs=2, **LINEAR)
+    values = {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.6, 100: 0.2}
+    ours = rates(optimizer, values)
+    np.testing.assert_allclose(ours, list(values.values()), rtol=1e-6)
+
+
+def test_relvit_schedule_drops_at_the_end_of_warmup(tiny):
+    numbers = {"lr": 5e-4, "lr_end": 1.25e-6, "first_step": 0, "warmup_epochs": 10}
+    optimizer = tiny.optimizer(
+        steps=19_600, epochs=100, schedule="quarter_cosine", **numbers
+    )
+    before, after = rates(optimizer, [1959, 1960])
+    assert before == pytest.approx(5e-4 * 1959 / 1960, rel=1e-6)
+    assert after == pytest.approx(0.98772 * 5e-4, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def network(tiny):
+    """A method's tree, in miniature."""
+    shapes = {
+        "encoder": {
+            "patch": {"kernel": (6, 4)},
+            "cls": (1, 1, 4),
+            "posemb": (1, 5, 4),
+            "blocks": {"block": {"up": {"kernel": (3, 4, 5), "bias": (3, 5)}}},
+            "norm": {"scale": (4,)},
+        },
+        "head": {"kernel": (4, 2)},
+    }
+    structs = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    return tiny.random(structs, seed=3), tiny.random(structs, seed=4)
+
+
+def test_layer_decay_slows_early_layers(tiny, network):
+    """Three blocks: factors d^4 before them, d^3, d^2, d in them, 1 behind."""
+    params, grads = network
+
+    def update(decay):
+        tx = tiny.optimizer(layer_decay=decay, warmup_epochs=0).tx
+        return tx.update(grads, tx.init(params), params, step=jnp.int32(3))[0]
+
+    def ratio(slow, fast):
+        return np.asarray(slow) / np.asarray(fast)
+
+    ratios = jax.tree.map(ratio, update(0.5), update(1.0))
+    encoder = ratios["encoder"]
+    for name in ("patch", "cls", "posemb"):
+        for x in jax.tree.leaves(encoder[name]):
+            np.testing.assert_allclose(x, 1 / 16, rtol=1e-5)
+    for x in jax.tree.leaves(encoder["blocks"]):
+        for layer, factor in enumerate((1 / 8, 1 / 4, 1 / 2)):
+            np.testing.assert_allclose(x[layer], factor, rtol=1e-5)
+    for x in jax.tree.leaves((encoder["norm"], ratios["head"])):
+        np.testing.assert_allclose(x, 1.0, rtol=1e-5)
+
+
+def test_lars_by_hand(tiny):
+    """q = 0.001 |w| / |g + wd w| for the kernel; the bias is plain momentum."""
+    params = {"kernel": jnp.float32([[3.0, 4.0]]), "bias": jnp.float32([1.0])}
+    grads = {"kernel": jnp.float32([[0.6, 0.0]]), "bias": jnp.float32([0.5])}
+    numbers = {"name": "lars", "lr": 10.0, "wd": 0.0, "b1": 0.9}
+    tx = tiny.optimizer(warmup_epochs=0, first_step=0, **numbers).tx
+    state = tx.init(params)
+    first, state = tx.update(grads, state, params, step=jnp.int32(0))
+    np.testing.assert_allclose(first["kernel"], [[-10 * 0.001 * 5.0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(first["bias"], [-5.0], rtol=1e-6)
+    second, _ = tx.update(grads, state, params, step=jnp.int32(0))
+    np.testing.assert_allclose(second["bias"], [-10 * 1.9 * 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("key, value", [("name", "lamb"), ("schedule", "step")])
+def test_other_optimisers_are_refused(tiny, key, value):
+    with pytest.raises(UserError, match=f"config.optim.{key}: '{value}'"):
+        tiny.optimizer(**{key: value})

@@ -56,6 +56,40 @@ def test_the_summary_compares_three_representations(trained):
     assert summary["seconds"] > 0
 
 
+def test_a_run_starts_from_the_encoder_of_another(trained, tmp_path):
+    """With a rate of 0 the encoder stays the one that it was given."""
+    _, source, _ = trained
+    changes = dict(init_from=str(source), optim__lr=0.0, steps=1, seed=1)
+    train.train(runs.small(**changes), tmp_path / "run")
+    ours, theirs = runs.weights(tmp_path / "run"), runs.weights(source)
+    names = [name for name in ours if name.startswith("params/encoder/")]
+    assert len(names) > 10
+    for name in names:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    head = "params/decoder/head/kernel"
+    assert np.any(ours[head] != theirs[head])
+
+
+def test_what_an_encoder_lacks_is_told(trained, tmp_path, capsys):
+    """Fixed positions in the one, learned in the other: they start afresh."""
+    changes = dict(init_from=str(trained[1]), vit__posemb="learned", steps=1)
+    train.train(runs.small(**changes), tmp_path)
+    assert "no position table, a fresh one is learned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(vit__variant="3x32x2/8"), "another model than the config describes"),
+        (dict(init_from="nowhere"), "config.init_from: there is no checkpoint under"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_explained(trained, tmp_path, changes, said):
+    changes = dict(init_from=str(trained[1])) | changes
+    with pytest.raises(UserError, match=said):
+        train.train(runs.small(steps=1, **changes), tmp_path)
+
+
 def test_a_finished_run_repeats_its_summary_without_a_step(trained):
     config, workdir, summary = trained
     before = runs.metrics(workdir)
@@ -115,7 +149,10 @@ def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (dict(method__name="simclr"), "no method 'simclr'; methods/ has ijepa, mae"),
+        (
+            dict(method__name="simclr"),
+            "no method 'simclr'; methods/ has colorization, context",
+        ),
         (dict(batch_size=20), r"20 doesn't divide over 8 devices.* try 16 or 24"),
         (dict(batch_size=24, accum=2), r"8 devices .* x 2 micro-batches"),
         (dict(data__size=(30, 32)), "30x32 px is not divisible by the patch of 8"),

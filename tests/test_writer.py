@@ -29,3 +29,8 @@ def test_a_console_line_has_speed_wait_and_time_left():
     }
     line = writer.console_line(10, 40, metrics)
     assert line == "step 10/40  loss 0.5000  64 img/s  data wait 25 %  ETA 1m00s"
+
+
+def test_accuracies_are_told_in_per_cent_and_losses_as_they_are():
+    line = writer.results_line({"eval/knn/top1": 0.5, "eval/pretext/loss": 1.25})
+    assert line == "eval/knn/top1 50.0 %  eval/pretext/loss 1.25"

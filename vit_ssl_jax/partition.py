@@ -20,6 +20,10 @@ AXES = {
     "down/kernel": ("mlp", "embed"),
     "embed/kernel": ("embed", None),
     "head/kernel": ("embed", None),
+    "representation/kernel": ("embed", None),
+    "positions/kernel": ("embed", None),
+    "/query": (None, "embed", None),
+    "/key": (None, "embed", None),
     "/posemb": (None, None, "embed"),
 }
 

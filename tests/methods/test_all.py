@@ -6,18 +6,22 @@ Hyper-parameters come from a recipe that trains the method, its networks made sm
 import functools
 import importlib.util
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax import methods, step
+from tests import runs
+from vit_ssl_jax import methods, partition, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 
 RECIPES = sorted(pathlib.Path(__file__).parents[2].glob("configs/*_vit*.py"))
-SMALL = {"_width": 16, "_depth": 1, "_heads": 4}
+ONE = partition.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+# Operations of a lowered program that wait for the host, or send to it.
+HOST = re.compile(r"callback|infeed|outfeed|stablehlo\.(send|recv)\b")
 
 
 def recipe(name):
@@ -41,10 +45,8 @@ def case(request, tiny):
         patch = vit.decode_variant(config.vit.variant)["patch"]
         size = tuple(2 * side // patch for side in config.data.size)
         changes = {"variant": "2x32x4/2", "cls": config.vit.cls}
-        numbers = {k: v for k, v in config.method.items() if k != "name"}
-        numbers |= {
-            k: n for k in numbers for end, n in SMALL.items() if k.endswith(end)
-        }
+        numbers = runs.tiny_method(config.method.to_dict(), patch)
+        del numbers["name"]
     method = tiny.method(request.param, size, changes, **numbers)
     optimizer = tiny.optimizer(lr=3e-3, warmup_epochs=0)
     return Case(method, optimizer, tiny.bytes(4, size))
@@ -55,12 +57,27 @@ class Case:
 
     def __init__(self, method, optimizer, batch):
         self.method, self.batch = method, batch
-        parts = {"method": method, "optimizer": optimizer}
         self.views = jax.jit(lambda key: method.make_views(key, step.prepare(batch)))
-        init = functools.partial(step.init_state, batch=batch, **parts)
-        self.state = jax.jit(init)(jax.random.key(0))
-        train = functools.partial(step.train_step, accum=1, **parts)
-        self.train = jax.jit(lambda state, key: train(state, batch, key))
+        numbers = dict(batch_size=4, size=batch["image"].shape[1:3], accum=1)
+        self.program = step.make_program(method, optimizer, ONE, **numbers)
+        self.key = jax.device_put(jax.random.key(2), self.program.replicated)
+        self.state = self.program.init(jax.random.key(0))
+
+    def train(self, state, batches, same_draws=False):
+        """The state after a step on each batch, and the metrics.
+
+        Draws follow from the step, so `same_draws` sets it back each time.
+        """
+        batches = [step.put_batch(batch, ONE) for batch in batches]
+        state = jax.tree.map(jnp.copy, state)  # a step eats its state
+        first, history = jnp.copy(state.step), []
+        with jax.transfer_guard("disallow"):
+            for batch in batches:
+                if same_draws:
+                    state = state.replace(step=jnp.copy(first))
+                state, metrics = self.program.step(state, batch, self.key)
+                history.append(metrics)
+        return state, jax.device_get(history)
 
     @functools.cached_property
     def outputs(self):
@@ -76,12 +93,8 @@ class Case:
 
     @functools.cached_property
     def history(self):
-        """States and losses of 30 steps on one batch with the same draws."""
-        state, losses = self.state, []
-        for _ in range(30):
-            state, metrics = self.train(state, jax.random.key(2))
-            losses.append(metrics)
-        return state, jax.device_get(losses)
+        """The state after 30 steps on one batch with the same draws, and metrics."""
+        return self.train(self.state, 30 * [self.batch], same_draws=True)
 
 
 def test_views_have_the_batch_in_front_and_static_shapes(case):
@@ -130,15 +143,60 @@ def test_it_overfits_one_batch(case):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_run_compiles_once_and_needs_nothing_from_the_host(case, tiny):
+    """Batches differ; implicit transfers would raise in `train`."""
+    size = case.batch["image"].shape[1:3]
+    batches = [tiny.bytes(4, size, seed) for seed in (1, 2, 3)]
+    _, history = case.train(case.history[0], batches)
+    losses = [metrics["train/loss"] for metrics in history]
+    assert np.isfinite(losses).all() and len(set(map(float, losses))) == 3
+    assert case.program.step.__wrapped__._cache_size() == 1
+
+
+def host_operations(lowered):
+    """Lines of a lowered program that involve the host."""
+    return [line for line in lowered.as_text().splitlines() if HOST.search(line)]
+
+
+def test_a_step_holds_no_operation_of_the_host(case):
+    program = case.program
+    lowered = program.step.lower(program.state, program.batch, jax.random.key(0))
+    assert "dot_general" in lowered.as_text()
+    assert host_operations(lowered) == []
+
+
+def printing(x):
+    """What a forgotten print looks like."""
+    jax.debug.print("{}", x)
+    return x
+
+
+def calling(x):
+    """Numpy in the middle of a step."""
+    return jax.pure_callback(np.sin, x, x)
+
+
+@pytest.mark.parametrize("function", [printing, calling])
+def test_operations_of_the_host_are_seen(function):
+    assert host_operations(jax.jit(function).lower(np.float32(1.0)))
+
+
+def test_a_batch_that_was_not_sent_is_refused(tiny):
+    """So that passing under the guard means something."""
+    double = jax.jit(lambda x: 2 * x)
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="host-to-dev"):
+        double(tiny.bytes(1)["image"])
+
+
 def test_ema_moves_where_there_is_one(case):
     before, after = case.state.ema, case.history[0].ema
     assert jax.tree.structure(before) == jax.tree.structure(after)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
         assert np.any(old != new)
-    frozen = case.method.update_ema(before, case.state.params, case.outputs[1], 0)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, atol=1e-6), frozen, before
-    )
+    # A teacher that is its student stays, a running statistic needn't.
+    after = case.method.update_ema(before, case.state.params, case.outputs[1], 0)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    jax.tree.map(close, after.get("encoder"), before.get("encoder"))
 
 
 def test_downstream_encoder_is_the_vit_of_the_model(case):

@@ -14,14 +14,17 @@ import jax
 from flax.errors import FlaxError
 
 from tests.parity import (
+    blockmasks,
     finetuning,
     ijepa,
     initial,
     ledger,
     mae,
+    maskfeat,
     multiblock,
     optimizers,
     probing,
+    relvit,
     supervised,
     tables,
 )
@@ -36,6 +39,13 @@ CASES = {  # name of a case -> rows of `ledger.Golden`
     r"ijepa_mask_stats": multiblock.rows,
     r"vit_(token|avg)": supervised.tensors,
     r"vit_(token|avg)_grads": supervised.gradients,
+    r"maskfeat_hog(_natural)?": maskfeat.histograms,
+    r"maskfeat_(slowfast|mmpretrain)": maskfeat.tensors,
+    r"maskfeat_(slowfast|mmpretrain)_grads": maskfeat.gradients,
+    r"maskfeat_blockmask_stats": blockmasks.statistics,
+    r"relvit_labels": relvit.labels,
+    r"relvit_\w+_grads": relvit.gradients,
+    r"relvit_\w+": relvit.tensors,
     r"sincos": tables.sincos,
     r"schedules": optimizers.schedules,
     r"adamw_toy": optimizers.adamw,
@@ -43,11 +53,14 @@ CASES = {  # name of a case -> rows of `ledger.Golden`
     r"layer_decay": probing.layer_decay,
     r"init_stats_mae": initial.rows,
     r"init_stats_ijepa": initial.rows,
+    r"init_stats_maskfeat": initial.rows,
+    r"init_stats_relvit": initial.rows,
 }
 # CASE/ARRAY that is given, not compared.
 GIVEN = (
     r".*/(in|sd)/.*|sincos/.*_idx|schedules/.*/(epoch_f64|step)"
     r"|adamw_toy/(lr_f64|[xy]\d|loss\d|step0/.*|grad\d/.*)"
+    r"|maskfeat_hog.*/out/sensitive_cells|relvit_labels/s\d+/perm"
     r"|lars_linprobe_\w+/([xy]\d|step0/.*|zero_w/grad)"
 )
 # What a case raises that doesn't fit our models or lacks an array.

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from tests.parity import build, ledger
 from vit_ssl_jax.interop import fair, table, timm
-from vit_ssl_jax.methods import mae, supervised
+from vit_ssl_jax.interop import maskfeat as slowfast
+from vit_ssl_jax.methods import mae, maskfeat, supervised
 
 ALPHA = 1e-9  # probability that a right initialiser fails a row, at either side
 SIGMAS = 6  # the same, of a normal law
@@ -18,7 +19,7 @@ HEADS = 1  # no initialiser depends on it
 
 
 def rows(golden):
-    """Rows of `init_stats_mae` and `init_stats_ijepa`."""
+    """Rows of `init_stats_{mae,ijepa,maskfeat,relvit}`."""
     out = []
     for group, stats in golden.json.items():
         if group == "_len_keep":
@@ -50,12 +51,21 @@ def draw(stats):
         decoder = narrow(encoder, "decoder", shapes, width, features)
         model = mae.MAE(encoder, decoder)
         return initialise(model, fair.mae_rows(model), mae_views(encoder))
+    if "pred_head.projections.0.weight" in shapes:
+        encoder = make_encoder(shapes, posemb="learned", init="slowfast")
+        features = shapes["pred_head.projections.0.bias"][0]
+        model = maskfeat.MaskFeat(encoder.clone(final_norm=True), features)
+        views = mae_views(encoder)
+        return initialise(model, slowfast.slowfast_rows(model), views)
     if "head.weight" in shapes:
         encoder = make_encoder(shapes, posemb="learned", init="timm")
         pool = "mean" if "fc_norm.weight" in shapes else "cls"
         model = supervised.Supervised(encoder, pool, shapes["head.weight"][0])
         return initialise(model, timm.classifier_rows(model), mae_views(encoder))
-    encoder = make_encoder(shapes, posemb="sincos", init="ijepa")
+    if "cls_token" in shapes:  # RelViT's backbone
+        encoder = make_encoder(shapes, posemb="learned", init="timm")
+    else:
+        encoder = make_encoder(shapes, posemb="sincos", init="ijepa")
     image = mae_views(encoder)["image"]
     return initialise(encoder, timm.encoder_rows(encoder), image, name="encoder")
 

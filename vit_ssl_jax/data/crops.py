@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vit_ssl_jax.errors import UserError
+
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -94,6 +96,15 @@ def train_transform(
         )
         image = pad_and_crop(rng, image, pad=pad)
     return random_flip(rng, image) if flip else image
+
+
+def check_pad(pad: int, crop: tuple[float, float] | None) -> None:
+    """Raises UserError for a padded random crop of another size than the image's."""
+    if crop and pad:
+        raise UserError(
+            f"config.data.pad: {pad} pixels around the image are for a crop of its size, "
+            f"not for one of config.data.crop={tuple(crop)}; set pad=0 or crop=()"
+        )
 
 
 def pad_and_crop(

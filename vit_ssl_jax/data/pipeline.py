@@ -57,9 +57,10 @@ def train_batches(
     threads, prefetch: see `_batches`.
 
     `id` is the image's number in the source. A broken image is replaced by the next
-    whole one; see `Source.broken`. Raises UserError if batch_size can't be split, or
-    when 100 in a row (or all) are broken.
+    whole one; see `Source.broken`. Raises UserError if batch_size can't be split, for
+    both crop and pad, or when 100 in a row (or all) are broken.
     """
+    crops.check_pad(pad, crop)
     local, piece = _split(batch_size, shard[1])
     transform = functools.partial(
         crops.train_transform,
@@ -79,8 +80,7 @@ def train_batches(
         return _stack([make_row(first + i) for i in range(piece)])
 
     pieces = grain.MapDataset.range(start_step * local // piece, sys.maxsize)
-    pieces = pieces.map(make_piece)
-    return _batches(source, pieces, local // piece, threads, prefetch)
+    return _batches(source, pieces.map(make_piece), local // piece, threads, prefetch)
 
 
 def eval_batches(

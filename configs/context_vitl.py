@@ -1,0 +1,98 @@
+"""Context prediction, ViT-L/16, ImageNet-1k, 300 epochs (Doersch et al., 2015).
+
+python -m vit_ssl_jax.main --config=configs/context_vitl.py --workdir=DIR
+
+Result: not yet run. No ViT recipe is published: the values are ours, chosen for all
+classic pretext tasks alike. The paper trained pairs of an AlexNet's columns with SGD,
+mmselfsup a ResNet-50 for 70 epochs of 512 images a step; where one of them has an
+equivalent, a comment says so.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 1024
+    config.accum = 1
+    config.epochs = 300.0
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 5000
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="context",
+        tile=64,  # of 85 px, as in mmselfsup; paper: 96 of 144
+        gap=8,  # so 13 px of jitter; paper: 34 and 14 px, mmselfsup: 0 and 21 px
+        colour="drop",  # paper: "drop" or "project"; mmselfsup: "gray"
+        pairs="all",  # as in mmselfsup; paper: "one"
+        pool="mean",
+    )
+    config.vit = dict(
+        variant="L/16",
+        posemb="sincos",
+        cls=False,
+        droppath=0.0,
+        dropout=0.0,
+        dtype="bfloat16",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="dots",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
+        lr=1.5e-4,  # of lr_batch images: 6e-4 at 1024
+        lr_batch=256,
+        lr_start=0.0,
+        lr_end=0.0,
+        warmup_epochs=20.0,
+        first_step=1,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.95,
+        eps=1e-8,
+        wd=0.05,
+        wd_end=0.05,
+        no_decay=("bias", "scale", "cls", "posemb"),
+        clip=0.0,
+    )
+    config.data = dict(
+        name="imagenet2012",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=1_281_167,
+        num_classes=1000,
+        size=(256, 256),
+        pad=0,
+        crop=(0.2, 1.0),  # mmselfsup: a square of 255 px out of 292, not resized
+        ratio=(3 / 4, 4 / 3),
+        flip=True,  # the whole image, before it is cut
+        interpolation="bicubic",
+        resize=292,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        knn=dict(
+            every_epochs=50.0,
+            bank="train[:10%]",
+            queries="validation",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        ),
+        pretext=dict(every_epochs=10.0, split="validation"),
+    )
+    return config

@@ -1,0 +1,97 @@
+"""MaskFeat, ViT-H/14, ImageNet-1k, 300 epochs (Wei et al., 2022).
+
+python -m vit_ssl_jax.main --config=configs/maskfeat_vith.py --workdir=DIR
+
+Result: not yet run. No ViT-H is published on images: this recipe is ours.
+Values are those of SlowFast's in1k_VIT_L_MaskFeat_PT.yaml, the cell half a patch of 14
+px; where mmpretrain differs, a comment says so.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 2048
+    config.accum = 1
+    config.epochs = 300.0  # released weights of ViT-L: 1600
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 5000
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="maskfeat",
+        mask_ratio=0.4,
+        bins=9,
+        cell=7,  # half a patch; ours, published are 8 px in patches of 16
+        window=0,  # mmpretrain: 16, another target
+        compat="none",  # ours; "slowfast", "mmpretrain": masks as in their code
+    )
+    config.vit = dict(
+        variant="H/14",
+        posemb="learned",
+        cls=True,
+        droppath=0.0,
+        dropout=0.0,
+        dtype="bfloat16",  # the code: float32
+        norm_eps=1e-6,
+        gelu="exact",
+        init="slowfast",
+        remat="full",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
+        lr=2e-4,  # of lr_batch images: 1.6e-3 at 2048
+        lr_batch=256,
+        lr_start=8e-6,  # the code scales these, too: 1e-6 of 256 images
+        lr_end=8e-6,  # mmpretrain: 1e-6
+        warmup_epochs=30.0,
+        first_step=0,  # the code counts from 0
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.05,
+        wd_end=0.05,
+        no_decay=("bias", "scale"),  # mmpretrain: the mask token, too
+        clip=0.02,
+    )
+    config.data = dict(
+        name="imagenet2012",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=1_281_167,
+        num_classes=1000,
+        size=(224, 224),
+        pad=0,
+        crop=(0.5, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bicubic",
+        resize=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=1, fsdp=-1, tensor=1)
+    config.evals = dict(
+        knn=dict(
+            every_epochs=50.0,
+            bank="train[:10%]",
+            queries="validation",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        ),
+        pretext=dict(every_epochs=10.0, split="validation"),
+    )
+    return config

@@ -1,0 +1,95 @@
+"""RelViT jointly with classes, ViT-S/4, CIFAR-100 (Camporese et al., 2022).
+
+python -m vit_ssl_jax.main --config=configs/relvit_cifar100_joint.py --workdir=DIR
+
+Result: not yet run. Published: nothing but the recipe (downstream-only.sh, which isn't
+supervised only): classes, relations and positions at once, position table on. Values
+are those of the released code's README; where its scripts or the paper differ, a
+comment says so.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 256
+    config.accum = 1
+    config.epochs = 100.0
+    config.steps = 0  # 0: by epochs of whole batches; theirs use the rest, too
+    config.log_every = 100
+    config.checkpoint_every = 2000
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="relvit",
+        relations=1.0,
+        distances=0.0,  # paper's ablations: 1.0
+        angles=0.0,  # paper's ablations: 1.0
+        positions=1.0,
+        labels=1.0,
+        smoothing=0.0,
+        shuffle=False,
+        patch_augment=False,
+        mega=0,
+        add_cls=False,
+        compat="none",
+    )
+    config.vit = dict(
+        variant="S/4",
+        posemb="learned",
+        cls=True,
+        droppath=0.1,  # script's default: 0.0
+        dropout=0.0,  # script's default: 0.1
+        dtype="float32",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="none",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="quarter_cosine",
+        layer_decay=1.0,
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=0.0,
+        lr_end=1.25e-6,
+        warmup_epochs=10.0,
+        first_step=0,  # the first update has rate 0, as in the code
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.1,  # script's default: 0.0
+        wd_end=0.1,
+        no_decay=(),  # biases, norms and tokens are decayed, too
+        clip=1.0,
+    )
+    config.data = dict(
+        name="cifar100",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=50_000,
+        num_classes=100,
+        size=(32, 32),
+        pad=4,
+        crop=(),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bilinear",
+        resize=32,
+        mean=(0.5071, 0.4866, 0.4409),
+        std=(0.2673, 0.2564, 0.2761),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        pretext=dict(every_epochs=5.0, split="test"),
+    )
+    return config

@@ -1,0 +1,105 @@
+"""RelViT upstream, ViT-S/4, CIFAR-10, 100 epochs (Camporese et al., 2022).
+
+python -m vit_ssl_jax.main --config=configs/relvit_cifar10_upstream.py --workdir=DIR
+
+Result: not yet run. Published, top-1 after fine-tuning (relvit_cifar10_finetune.py):
+90.23 +- 0.09; supervised alone 86.09 +- 0.46 (the authors' slides). Values are those of
+the released code's README; where its scripts or the paper differ, a comment says so.
+Published figures are of the test split's best epoch, chosen on that split; here the
+last one counts.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 256
+    config.accum = 1
+    config.epochs = 100.0
+    config.steps = 0  # 0: by epochs of whole batches; theirs use the rest, too
+    config.log_every = 100
+    config.checkpoint_every = 2000
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="relvit",
+        relations=1.0,
+        distances=0.0,  # paper's ablations: 1.0
+        angles=0.0,  # paper's ablations: 1.0
+        positions=1.0,
+        labels=0.0,
+        smoothing=0.0,
+        shuffle=False,  # changes nothing without a position table
+        patch_augment=True,
+        mega=0,  # paper, ablations: 5, 6 on a grid of 7x7
+        add_cls=False,
+        compat="none",  # "official": patches jittered after standardising
+    )
+    config.vit = dict(
+        variant="S/4",
+        posemb="none",  # upstream patches have no positions
+        cls=True,
+        droppath=0.1,  # script's default: 0.0
+        dropout=0.0,  # script's default: 0.1
+        dtype="float32",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="none",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="quarter_cosine",
+        layer_decay=1.0,
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=0.0,
+        lr_end=1.25e-6,
+        warmup_epochs=10.0,
+        first_step=0,  # the first update has rate 0, as in the code
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.1,  # script's default: 0.0
+        wd_end=0.1,
+        no_decay=(),  # biases, norms and tokens are decayed, too
+        clip=1.0,
+    )
+    config.data = dict(
+        name="cifar10",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=50_000,
+        num_classes=10,
+        size=(32, 32),
+        pad=4,
+        crop=(),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bilinear",
+        resize=32,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        pretext=dict(every_epochs=5.0, split="test"),
+        knn=dict(
+            every_epochs=10.0,
+            bank="train",
+            queries="test",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        ),
+    )
+    return config

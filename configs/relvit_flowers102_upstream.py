@@ -1,0 +1,105 @@
+"""RelViT upstream, ViT-S/32, Flowers-102, 100 epochs (Camporese et al., 2022).
+
+python -m vit_ssl_jax.main --config=configs/relvit_flowers102_upstream.py --workdir=DIR
+
+Result: not yet run. Published, top-1 after fine-tuning (relvit_flowers102_finetune.py):
+45.78 +- 0.75; supervised alone 42.08 +- 0.29 (the authors' slides). Values are those of
+the released code's README; where its scripts or the paper differ, a comment says so.
+Published figures are of the validation split's 1,020 images, the best of 100 epochs;
+the 6,149 test images weren't used. Here the last epoch counts.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 256
+    config.accum = 1
+    config.epochs = 100.0
+    config.steps = 400  # theirs keep the last batch of an epoch, 252 images: 4 a time
+    config.log_every = 20
+    config.checkpoint_every = 200
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="relvit",
+        relations=1.0,
+        distances=0.0,  # paper's ablations: 1.0
+        angles=0.0,  # paper's ablations: 1.0
+        positions=1.0,
+        labels=0.0,
+        smoothing=0.0,
+        shuffle=False,  # changes nothing without a position table
+        patch_augment=True,
+        mega=0,  # paper, ablations: 5, 6 on a grid of 7x7
+        add_cls=False,
+        compat="none",  # "official": patches jittered after standardising
+    )
+    config.vit = dict(
+        variant="S/32",
+        posemb="none",  # upstream patches have no positions
+        cls=True,
+        droppath=0.1,  # script's default: 0.0
+        dropout=0.0,  # script's default: 0.1
+        dtype="float32",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="none",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="quarter_cosine",
+        layer_decay=1.0,
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=0.0,
+        lr_end=1.25e-6,
+        warmup_epochs=10.0,
+        first_step=0,  # the first update has rate 0, as in the code
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.1,  # script's default: 0.0
+        wd_end=0.1,
+        no_decay=(),  # biases, norms and tokens are decayed, too
+        clip=1.0,
+    )
+    config.data = dict(
+        name="oxford_flowers102",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=1_020,
+        num_classes=102,
+        size=(224, 224),
+        pad=0,
+        crop=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bilinear",
+        resize=256,
+        mean=(0.5115, 0.4160, 0.3410),  # theirs for 112 px: none for 224
+        std=(0.2951, 0.2488, 0.2882),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=512,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        pretext=dict(every_epochs=5.0, split="validation"),
+        knn=dict(
+            every_epochs=10.0,
+            bank="train",
+            queries="validation",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        ),
+    )
+    return config

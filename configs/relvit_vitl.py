@@ -1,0 +1,104 @@
+"""RelViT upstream, ViT-L/16, ImageNet-1k: ours, after Camporese et al. (2022).
+
+python -m vit_ssl_jax.main --config=configs/relvit_vitl.py --workdir=DIR
+
+Result: not yet run. Published: nothing at this size; published figures end at ViT-S/32
+on ImageNet-100 (relvit_imagenet100_upstream.py). From the paper and its code: the
+tasks, patch augmentation, learning rate, schedule, weight decay, clipping, drop-path,
+epochs, crop and flip. Ours: batch, bfloat16 and ImageNet's usual mean and deviation.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 1024  # published: 256
+    config.accum = 1
+    config.epochs = 100.0
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 5000
+    config.keep = 3
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="relvit",
+        relations=1.0,
+        distances=0.0,  # paper's ablations: 1.0
+        angles=0.0,  # paper's ablations: 1.0
+        positions=1.0,
+        labels=0.0,
+        smoothing=0.0,
+        shuffle=False,  # changes nothing without a position table
+        patch_augment=True,
+        mega=0,
+        add_cls=False,
+        compat="none",  # "official": patches jittered after standardising
+    )
+    config.vit = dict(
+        variant="L/16",
+        posemb="none",  # upstream patches have no positions
+        cls=True,
+        droppath=0.1,  # script's default: 0.0
+        dropout=0.0,  # script's default: 0.1
+        dtype="bfloat16",  # published: float32
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="dots",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="quarter_cosine",
+        layer_decay=1.0,
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=0.0,
+        lr_end=1.25e-6,
+        warmup_epochs=10.0,
+        first_step=0,  # the first update has rate 0, as in the code
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.1,  # script's default: 0.0
+        wd_end=0.1,
+        no_decay=(),  # biases, norms and tokens are decayed, too
+        clip=1.0,
+    )
+    config.data = dict(
+        name="imagenet2012",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        num_examples=1_281_167,
+        num_classes=1000,
+        size=(224, 224),
+        pad=0,
+        crop=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        interpolation="bilinear",
+        resize=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.evals = dict(
+        pretext=dict(every_epochs=5.0, split="validation"),
+        knn=dict(
+            every_epochs=10.0,
+            bank="train[:10%]",
+            queries="validation",
+            pool="mean",
+            k=20,
+            temperature=0.07,
+            standardize=False,
+        ),
+    )
+    return config

@@ -1,0 +1,239 @@
+"""Colorization: show lightness, predict the colour of every cell of every patch.
+
+Colorful Image Colorization (Zhang, Isola, Efros, 2016) with a ViT in the place of its
+convolutional network. C colour cells a patch, Q bins, K neighbours.
+"""
+
+import dataclasses
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.ops import images, lab, patches
+
+AB_SCALE = 110.0  # Lab units; regressed are ab / AB_SCALE
+COLOURED = 5.0  # an image whose |a| and |b| stay below is grey (the code's filter)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyper-parameters of the objective."""
+
+    form: str  # "classification": shares of the bins; "regression": ab itself
+    patch_cells: int  # colour cells along a patch's side, the patch for every pixel
+    neighbours: int  # bins that share a colour
+    sigma: float  # of the shares and of the prior's smoothing, Lab units
+    rebalance: float  # uniform share of the prior (lambda), 1.0: all colours alike
+    prior_horizon: int  # steps that the running prior of the colours looks back
+    temperature: float  # of the annealed mean, which makes a colour of the shares
+
+
+class Colorization(nn.Module):
+    """Encoder and one linear layer over its patches."""
+
+    encoder: vit.ViT
+    cells: int
+    features: int  # of a cell: Q logits, or a and b
+
+    @nn.compact
+    def __call__(self, views, train):
+        """Logits `[B N C Q]`, or ab over `AB_SCALE` `[B N C 2]`: float32."""
+        style = self.encoder.style
+        tokens = self.encoder(views["image"], train)[:, int(self.encoder.cls) :]
+        features = self.cells**2 * self.features
+        kernel = style.initial.head
+        x = layers.dense(features, style, "head", kernel_init=kernel)(tokens)
+        return x.reshape(*x.shape[:2], -1, self.features).astype(jnp.float32)
+
+
+def make_views(key, batch, *, normalize, patch, cells, count):
+    """What is seen and what it hides.
+
+    `image [B H W 3]`: lightness / 100 in all three channels, standardised as any image
+    is, so that the encoder takes RGB later; `ab [B N C 2]`: mean chroma of the cells,
+    Lab units; `coloured [B]`: whether the image isn't grey; with `count` also
+    `histogram [B Q]`: shares of the bins, the whole batch's in every row, so that
+    micro-batches share it.
+    """
+    del key
+    image = lab.rgb_to_lab(batch["image"])
+    ab = image[..., 1:]
+    grey = jnp.repeat(image[..., :1] / 100.0, 3, axis=-1)
+    b, height, width, _ = image.shape
+    side = patch // cells
+    means = ab.reshape(b, height // side, side, width // side, side, 2).mean((2, 4))
+    means = patches.patchify(means, cells)
+    views = {
+        "image": normalize(grey),
+        "ab": means.reshape(*means.shape[:2], cells**2, 2),
+        "coloured": (jnp.abs(ab) > COLOURED).any((1, 2, 3)),
+    }
+    if count:
+        bins, _ = lab.nearest_bins(views["ab"], 1)
+        shares = jax.nn.one_hot(bins[..., 0], len(lab.bins())).mean((1, 2))
+        views["histogram"] = jnp.broadcast_to(shares.mean(0)[None], shares.shape)
+    return views
+
+
+def make_targets(ema, views, *, form, neighbours, sigma, rebalance):
+    """The cells' `ab [B N C 2]`, and for classification their shares of the bins.
+
+    `ids`, `weights [B N C K]`: the nearest bins and their shares; `balance [B N C]`:
+    the weight of the nearest bin's colour (section 2.2); `histogram [Q]`. The paper
+    counts the prior once over the training set; here it is that of the steps so far.
+    """
+    targets = {"ab": views["ab"], "coloured": views["coloured"]}
+    if form == "regression":
+        return targets
+    ids, weights = lab.soft_encode(views["ab"], neighbours, sigma)
+    prior = ema["prior"]
+    balance = lab.rebalance(prior, lab.smooth(prior, sigma), rebalance)
+    return targets | {
+        "ids": ids,
+        "weights": weights,
+        "balance": balance[ids[..., 0]],
+        "histogram": views["histogram"][0],
+    }
+
+
+def cross_entropy(logits, targets):
+    """Of shares of the bins, weighted by colour: `[B N C Q] -> [B N C]`."""
+    right = jnp.take_along_axis(logits, targets["ids"], axis=-1)
+    errors = jax.nn.logsumexp(logits, -1) - (targets["weights"] * right).sum(-1)
+    return targets["balance"] * errors
+
+
+def squared_error(outputs, targets):
+    """Mean over a and b, in units of `AB_SCALE`: `[B N C 2] -> [B N C]`.
+
+    Smooth L1 of beta 1 would be half of it: errors are below 1.
+    """
+    chex.assert_equal_shape([outputs, targets["ab"]])
+    return jnp.square(outputs - targets["ab"] / AB_SCALE).mean(-1)
+
+
+def to_ab(outputs, form, temperature):
+    """The predicted chroma of the cells `[B N C 2]`, Lab units."""
+    if form == "regression":
+        return AB_SCALE * outputs
+    return lab.annealed_mean(outputs, lab.bins(), temperature)
+
+
+def loss_fn(outputs, targets, *, form, temperature):
+    """Mean over all cells; those of grey images count as zero: `-> scalar, metrics`.
+
+    The published code weights the gradient and prints the unweighted loss; here the
+    loss itself is weighted, and isn't divided by the weights, whose mean is one.
+    `ab_error` is the mean distance in the ab plane, Lab units; `top1` the share of
+    cells whose nearest bin is the likeliest.
+    """
+    error = cross_entropy if form == "classification" else squared_error
+    coloured = targets["coloured"][:, None, None]
+    loss = jnp.where(coloured, error(outputs, targets), 0.0).mean()
+    apart = to_ab(outputs, form, temperature) - targets["ab"]
+    metrics = {"ab_error": jnp.linalg.norm(apart, axis=-1).mean()}
+    if form == "classification":
+        right = outputs.argmax(-1) == targets["ids"][..., 0]
+        metrics["top1"] = right.mean()
+    return loss, metrics
+
+
+def update_ema(ema, params, targets, step, *, horizon):
+    """Running mean of the batches' histograms over at most `horizon` steps."""
+    del params
+    share = 1.0 / jnp.minimum(step + 1, horizon)
+    return {"prior": ema["prior"] + share * (targets["histogram"] - ema["prior"])}
+
+
+def draw(outputs, targets, views, *, grid, cells, mean_std, form, temperature):
+    """`grey`, `predicted` and `true` images `[B H W 3]`: one lightness, chroma of cells.
+
+    Chroma is interpolated between the cells' centres.
+    """
+    grey = images.denormalize(views["image"], *mean_std)
+
+    def paint(ab):
+        ab = patches.unpatchify(ab.reshape(*ab.shape[:2], -1), cells, grid)
+        ab = jax.image.resize(ab, (*grey.shape[:3], 2), "bilinear")
+        return lab.lab_to_rgb(jnp.concatenate([100.0 * grey[..., :1], ab], -1))
+
+    chroma = {
+        "grey": jnp.zeros_like(targets["ab"]),
+        "predicted": to_ab(outputs, form, temperature),
+        "true": targets["ab"],
+    }
+    return {name: paint(ab) for name, ab in chroma.items()}
+
+
+def check(c, patch):
+    """Raises UserError for the first value that can't work."""
+    vit.check_choice("config.method.form", c.form, ("classification", "regression"))
+    if c.patch_cells < 1 or patch % c.patch_cells:
+        sides = [n for n in range(1, patch + 1) if patch % n == 0]
+        raise UserError(
+            f"config.method.patch_cells: {c.patch_cells} cells don't divide a patch of {patch} px; "
+            f"choose one of {', '.join(map(str, sides))}"
+        )
+    bins = len(lab.bins())
+    ranges = {
+        "neighbours": (1 <= c.neighbours <= bins, f"from 1 to the {bins} bins"),
+        "sigma": (c.sigma > 0, "above 0 Lab units"),
+        "rebalance": (
+            0 < c.rebalance <= 1,
+            "above 0 and at most 1 (1: no rebalancing)",
+        ),
+        "prior_horizon": (c.prior_horizon >= 1, "at least 1 step"),
+        "temperature": (c.temperature > 0, "above 0"),
+    }
+    for key, (fits, wanted) in ranges.items():
+        if not fits:
+            raise UserError(f"config.method.{key}: {getattr(c, key)!r} is not {wanted}")
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    encoder = context.vit()
+    check(c, encoder.patch)
+    counted = c.form == "classification"
+    bins = len(lab.bins())
+    decoding = dict(form=c.form, temperature=c.temperature)
+    prior = {}
+    if counted:
+        prior = dict(
+            init_ema=lambda params: {"prior": jnp.full(bins, 1.0 / bins, jnp.float32)},
+            update_ema=functools.partial(update_ema, horizon=c.prior_horizon),
+        )
+    return Method(
+        model=Colorization(
+            encoder=encoder, cells=c.patch_cells, features=bins if counted else 2
+        ),
+        make_views=functools.partial(
+            make_views,
+            normalize=context.normalize,
+            patch=encoder.patch,
+            cells=c.patch_cells,
+            count=counted,
+        ),
+        make_targets=functools.partial(
+            make_targets,
+            form=c.form,
+            neighbours=c.neighbours,
+            sigma=c.sigma,
+            rebalance=c.rebalance,
+        ),
+        loss_fn=functools.partial(loss_fn, **decoding),
+        draw=functools.partial(
+            draw,
+            grid=encoder.grid,
+            cells=c.patch_cells,
+            mean_std=context.mean_std,
+            **decoding,
+        ),
+        **prior,
+    )

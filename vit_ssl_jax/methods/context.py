@@ -1,0 +1,154 @@
+"""Context prediction: tell which neighbour of an image's central tile another tile is.
+
+Unsupervised Visual Representation Learning by Context Prediction (Doersch, Gupta and
+Efros, 2015).
+"""
+
+import dataclasses
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.ops import jitter, tiles
+
+SIDE = 3  # cells a side; the centre is cell 4 of 9
+CENTRE = 4
+GRAY = 0.66  # share of grey images under colour="gray", as in mmselfsup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyper-parameters of the objective."""
+
+    tile: int  # px of a square tile, a multiple of the patch
+    gap: int  # px that lie between two tiles at least; what is left is jitter
+    colour: str  # guard against aberration: "drop", "project" or "gray" (make_views)
+    pairs: str  # "all": the centre with all 8 neighbours; "one": with a random one
+    pool: str  # "cls": the class token; "mean": patches, normed after pooling
+
+
+class ContextPrediction(nn.Module):
+    """One encoder for every tile by itself, and a classifier of ordered pairs."""
+
+    encoder: vit.ViT
+    pool: str
+
+    @nn.compact
+    def __call__(self, views, train):
+        """Logits `[B K 8]` float32 of the pairs (tile 0, tile 1 + k)."""
+        x, encoder, style = views["tiles"], self.encoder, self.encoder.style
+        b, t, side = x.shape[:3]
+        # The centre is encoded once, whatever the number of its pairs.
+        x = encoder.embed(x.reshape(b * t, *x.shape[2:]))
+        x = encoder.place(x, (side // encoder.patch, side // encoder.patch))
+        x = vit.pool(encoder.encode(x, train), self.pool, encoder.cls)
+        if self.pool == "mean":
+            x = layers.norm(style, "norm")(x)
+        x = x.reshape(b, t, encoder.width)
+        neighbour = x[:, 1:]
+        centre = jnp.broadcast_to(x[:, :1], neighbour.shape)
+        # Never symmetric: the centre is always the first half.
+        x = jnp.concatenate([centre, neighbour], axis=-1)
+        x = layers.dense(encoder.width, style, "pair_embed")(x)
+        x = nn.gelu(x, approximate=style.gelu == "tanh")
+        x = layers.dense(SIDE**2 - 1, style, "head", style.initial.head)(x)
+        return x.astype(jnp.float32)
+
+
+def make_views(key, batch, *, normalize, tile, gap, colour, pairs):
+    """`tiles [B 1+K h w C]`, the centre first; `label [B K]`, where the others lie.
+
+    K is 8 or 1. Labels are in raster order without the centre: 0 up-left, 1 up, 2
+    up-right, 3 left, 4 right, 5 down-left, 6 down, 7 down-right. Tiles are cut at random
+    from the cells of a 3x3 grid and centred: their mean colour is subtracted.
+
+    colour: "drop" keeps one random channel of a tile and makes the others faint noise;
+        "project" removes green against magenta; "gray" makes two images in three grey.
+    """
+    colour_key, label_key, offset_key = jax.random.split(key, 3)
+    image = batch["image"]
+    if colour == "gray":
+        image = jitter.sometimes(colour_key, GRAY, jitter.greyscale(image), image)
+    if colour == "project":
+        image = tiles.project_colours(image)
+    cells = tiles.cut_cells(normalize(image), SIDE)
+    b, _, height, width, _ = cells.shape
+    label = draw_neighbours(label_key, b, pairs)
+    ids = jnp.pad(label + (label >= CENTRE), ((0, 0), (1, 0)), constant_values=CENTRE)
+    # Half the gap on either side of a cell; uniform jitter in what is left.
+    low, high = gap // 2, jnp.array([height, width]) - tile - (gap - gap // 2)
+    offset = jax.random.randint(offset_key, (*ids.shape, 2), low, high[None, None] + 1)
+    x = tiles.cut_tiles(tiles.take_tiles(cells, ids), offset, tile)
+    x = tiles.centre(x)
+    if colour == "drop":
+        x = tiles.drop_colours(colour_key, x)
+    return {"tiles": x, "label": label}
+
+
+def draw_neighbours(key, batch, pairs):
+    """Which neighbours the centre is paired with: `-> [B 8]` or `[B 1]` int32."""
+    if pairs == "all":
+        return jnp.broadcast_to(jnp.arange(8, dtype=jnp.int32), (batch, 8))
+    return jax.random.randint(key, (batch, 1), 0, 8, jnp.int32)
+
+
+def make_targets(ema, views):
+    """Where the neighbours lie `[B K]`, 0 to 7."""
+    del ema
+    return views["label"]
+
+
+def loss_fn(outputs, targets):
+    """Softmax cross-entropy, mean over pairs: `[B K 8], [B K] -> scalar, top1`.
+
+    Chance is log 8 = 2.079 and a top-1 of 0.125.
+    """
+    chex.assert_shape(outputs, (*targets.shape, 8))
+    loss = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
+    return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
+
+
+def check(c, encoder):
+    """Raises UserError where a choice is unknown or a tile has no place in its cell."""
+    vit.check_choice("config.method.colour", c.colour, ("drop", "project", "gray"))
+    vit.check_choice("config.method.pairs", c.pairs, ("all", "one"))
+    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
+    if c.pool == "cls" and not encoder.cls:
+        raise UserError(
+            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
+            "or pool='mean'"
+        )
+    cell = min(encoder.grid) * encoder.patch // SIDE
+    if c.tile < 1 or c.tile % encoder.patch or c.tile > cell:
+        raise UserError(
+            f"config.method.tile: {c.tile} px is not a multiple of the patch of "
+            f"{encoder.patch} px that fits a cell of {cell} px, a third of the image "
+            "(config.data.size)"
+        )
+    if not 0 <= c.gap <= cell - c.tile:
+        raise UserError(
+            f"config.method.gap: {c.gap} px; a tile of {c.tile} px (config.method.tile) "
+            f"in a cell of {cell} px leaves 0 to {cell - c.tile}"
+        )
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    encoder = context.vit(final_norm=c.pool == "cls")
+    check(c, encoder)
+    numbers = dict(tile=c.tile, gap=c.gap, colour=c.colour, pairs=c.pairs)
+    return Method(
+        model=ContextPrediction(encoder=encoder, pool=c.pool),
+        make_views=functools.partial(
+            make_views, normalize=context.normalize, **numbers
+        ),
+        make_targets=make_targets,
+        loss_fn=loss_fn,
+    )

@@ -1,0 +1,114 @@
+"""Rotation: tell by how many quarter turns an image was turned.
+
+Unsupervised Representation Learning by Predicting Image Rotations (Gidaris, Singh and
+Komodakis, 2018).
+"""
+
+import dataclasses
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.methods import Method
+from vit_ssl_jax.models import layers, vit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Hyper-parameters of the objective."""
+
+    turns: str  # "all": four turns of every image; "one": a random one, 4x cheaper
+    pool: str  # "cls": the class token; "mean": patches, normed after pooling
+
+
+class Rotation(nn.Module):
+    """Encoder and linear classifier of four turns."""
+
+    encoder: vit.ViT
+    pool: str
+
+    @nn.compact
+    def __call__(self, views, train):
+        """Logits `[B T 4]` float32."""
+        image, style = views["image"], self.encoder.style
+        b, t = image.shape[:2]
+        tokens = self.encoder(image.reshape(b * t, *image.shape[2:]), train)
+        x = vit.pool(tokens, self.pool, self.encoder.cls)
+        if self.pool == "mean":
+            x = layers.norm(style, "norm")(x)
+        x = layers.dense(4, style, "head", style.initial.head)(x)
+        return x.astype(jnp.float32).reshape(b, t, 4)
+
+
+def turn(image, turns):
+    """Turns counter-clockwise, like `np.rot90`: `[B S S C], [B T] -> [B T S S C]`.
+
+    Flips and transposes only: pixels move, none is interpolated, so that no trace of a
+    resize tells the answer.
+    """
+    turns = turns[..., None, None, None]
+    image = image[:, None]
+    quarter = jnp.flip(image.swapaxes(2, 3), axis=2)
+    x = jnp.where(turns % 2 == 1, quarter, image)
+    return jnp.where(turns >= 2, jnp.flip(x, axis=(2, 3)), x)
+
+
+def make_views(key, batch, *, normalize, turns):
+    """`image [B T S S C]` turned, then standardised; `label [B T]` quarter turns.
+
+    T is 4, every image in all its turns, or 1.
+    """
+    b = len(batch["image"])
+    if turns == "all":
+        label = jnp.broadcast_to(jnp.arange(4, dtype=jnp.int32), (b, 4))
+    else:
+        label = jax.random.randint(key, (b, 1), 0, 4, jnp.int32)
+    return {"image": normalize(turn(batch["image"], label)), "label": label}
+
+
+def make_targets(ema, views):
+    """Quarter turns `[B T]`."""
+    del ema
+    return views["label"]
+
+
+def loss_fn(outputs, targets):
+    """Softmax cross-entropy, mean over turned images: `[B T 4], [B T] -> scalar, top1`.
+
+    Chance is log 4 = 1.386 and a top-1 of 0.25.
+    """
+    chex.assert_shape(outputs, (*targets.shape, 4))
+    loss = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
+    return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    vit.check_choice("config.method.turns", c.turns, ("all", "one"))
+    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
+    encoder = context.vit(final_norm=c.pool == "cls")
+    if c.pool == "cls" and not encoder.cls:
+        raise UserError(
+            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
+            "or pool='mean'"
+        )
+    rows, cols = encoder.grid
+    if rows != cols:
+        height, width = rows * encoder.patch, cols * encoder.patch
+        raise UserError(
+            f"config.data.size: {height}x{width} px is not square, and turned images "
+            f"must keep their shape; set it to ({height}, {height})"
+        )
+    return Method(
+        model=Rotation(encoder=encoder, pool=c.pool),
+        make_views=functools.partial(
+            make_views, normalize=context.normalize, turns=c.turns
+        ),
+        make_targets=make_targets,
+        loss_fn=loss_fn,
+    )
