@@ -15,6 +15,7 @@ PARAMETERS = {
     "mae_vitb.py": 111_655_680,
     "mae_vitl.py": 329_239_296,
     "mae_vith.py": 656_613_964,
+    "maskfeat_vitb.py": 85_882_476,
     "ijepa_vitb.py": 85_646_592 + 11_238_912,
     "ijepa_vitl.py": 303_098_880 + 22_082_560,
     "ijepa_vith.py": 630_434_560 + 22_279_424,

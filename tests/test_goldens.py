@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from tests import parity
 from tests.parity import ledger
 from vit_ssl_jax.models import layers
-from vit_ssl_jax.ops import patches
+from vit_ssl_jax.ops import patches, relations
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # Case -> rows compared, no fewer.
@@ -109,11 +112,60 @@ def test_other_patch_order_fails(golden, monkeypatch):
     assert "out/normpix0/target" in failed
 
 
+def test_other_initialisation_fails(monkeypatch):
+    """Zero for the patch embedding's bias, which torch draws; and a wider kernel."""
+    stats = ledger.load(FOLDER, "init_stats_relvit")
+    init = dataclasses.replace(
+        layers.INITS["timm"],
+        patch_bias=lambda fan_in: jax.nn.initializers.zeros,
+        dense=jax.nn.initializers.normal(0.03),
+    )
+    monkeypatch.setitem(layers.INITS, "timm", init)
+    failed = " ".join(failures(stats))
+    assert "patch_embed.proj.bias std" in failed
+    assert "blocks.0.attn.qkv.weight std" in failed
+    assert "cls_token" not in failed
+
+
+def test_other_label_order_fails(monkeypatch):
+    """What j is to i in place of what i is to j."""
+    ours = relations.relations
+    monkeypatch.setattr(
+        relations, "relations", lambda order, grid: ours(order, grid).swapaxes(1, 2)
+    )
+    failed = failures(ledger.load(FOLDER, "relvit_labels"))
+    assert "s3/relations" in failed and "s3/distances" not in failed
+
+
 def test_a_case_that_raises_is_a_failed_row(golden):
     arrays = {n: x for n, x in golden.arrays.items() if n != "sd/norm.bias"}
     (row,) = parity.check(dataclasses.replace(golden, arrays=arrays))
     assert row.verdict == ledger.FAIL
     assert "raised UserError" in row.quantity
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"), [(None, 0), ("in/unheard_of", 1), ("step1/token", 1)]
+)
+def test_the_command_fails_where_a_row_does(tmp_path, changed, status):
+    """All rows right; an array that nothing compares; one that is wrong."""
+    for suffix in ("json", "npz"):
+        shutil.copy(FOLDER / f"adamw_toy.{suffix}", tmp_path)
+    if changed:
+        arrays = dict(np.load(tmp_path / "adamw_toy.npz"))
+        arrays[changed.replace("in/", "")] = np.float32([1.0])
+        np.savez(tmp_path / "adamw_toy.npz", **arrays)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parity", tmp_path],
+        cwd=FOLDER.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    *_, last = done.stdout.splitlines()
+    said = {None: "0 FAIL, 0 not", "in/unheard_of": "1 not", "step1/token": "1 FAIL"}
+    assert said[changed] in last
 
 
 @pytest.mark.parametrize("ours", [[1.0, np.nan], [1.0], [1.0, 2.1]])

@@ -16,9 +16,12 @@ def main():
     parser = argparse.ArgumentParser(prog="tests.parity", description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--json", type=pathlib.Path, help="also writes the rows here")
+    parser.add_argument(
+        "--summary", action="store_true", help="a Markdown table by case instead"
+    )
     args = parser.parse_args()
     rows = parity.check_folder(args.folder)
-    print(ledger.format_rows(rows))
+    print(ledger.summarise(rows) if args.summary else ledger.format_rows(rows))
     counts = collections.Counter(row.verdict for row in rows)
     verdicts = (ledger.OK, ledger.FAIL, ledger.UNCOVERED)
     print(f"{len(rows)} rows: " + ", ".join(f"{counts[v]} {v}" for v in verdicts))

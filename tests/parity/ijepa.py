@@ -14,7 +14,7 @@ def make_model(golden):
     """`methods.ijepa.IJEPA` of a case."""
     c, e, p = (golden.config, *(golden.config[k] for k in ("encoder", "predictor")))
     encoder = build.encoder(
-        side=e["img_size"][0] // e["patch_size"],
+        side=np.ravel(e["img_size"])[0] // e["patch_size"],
         patch=e["patch_size"],
         width=e["embed_dim"],
         # The config doesn't say the MLP's width; the weights do.

@@ -5,9 +5,7 @@ import numpy as np
 from tests.parity import ledger
 
 DRAWS = 2000  # resamplings behind a quantile
-QUANTILE = 0.999
 DEVIATIONS = 5  # of a probability: 1 in 9,000 maps of 196 cells is beyond
-OF_EXACT_LAW = 4
 
 
 def distance(p, q):
@@ -18,22 +16,29 @@ def distance(p, q):
     ).sum(-1)
 
 
-def limit(law, *counts):
-    """The 99.9 % quantile of the total variation of two samples of `counts` from `law`."""
-    rng = np.random.default_rng(0)
-    law = np.float64(law).ravel() / np.float64(law).sum()
-    return np.quantile(
-        distance(*(rng.multinomial(int(n), law, DRAWS) for n in counts)), QUANTILE
-    )
+def resample(ours, theirs, count=None):
+    """Total variations of two samples of one law, that of both together: `[DRAWS]`.
+
+    The samples are as large as `ours` and `theirs`, of which `count` draws, if less
+    than stored, are independent.
+    """
+    rng, law = np.random.default_rng(0), np.float64(ours) + theirs
+    sizes = ours.sum(), min(theirs.sum(), count or np.inf)
+    return distance(*(rng.multinomial(int(n), law / law.sum(), DRAWS) for n in sizes))
 
 
-def histogram_row(golden, name, ours, theirs=None):
-    """Row of a histogram of ours against the published one of that name."""
-    theirs = golden.arrays[name] if theirs is None else theirs
-    ours, theirs = np.ravel(ours), np.ravel(theirs)
-    if ours.shape != theirs.shape:
-        return ledger.compare_one(golden, name, ours, theirs, ledger.EXACT)
-    far = limit(theirs, ours.sum(), theirs.sum())
+def limit(distances):
+    """How far two samples of one law may be apart. A quantile would be as uncertain as
+    the few of the resamplings that are beyond it."""
+    return distances.mean() + DEVIATIONS * distances.std()
+
+
+def histogram_row(golden, name, ours, count=None):
+    """Row of a histogram of ours against the published one, of `count` draws."""
+    ours, theirs = np.ravel(ours), np.ravel(golden.arrays[name])
+    if ours.shape != theirs.shape or not ours.sum():
+        return ledger.compare_one(golden, name, np.nan, 0.0, ledger.EXACT)
+    far = limit(resample(ours, theirs, count))
     tolerance = ledger.Tolerance(absolute=far)
     return ledger.compare_one(golden, name, distance(ours, theirs), 0.0, tolerance)
 
@@ -41,25 +46,23 @@ def histogram_row(golden, name, ours, theirs=None):
 def conditional_row(golden, name, ours):
     """The same of a joint histogram `[given, value]`: the mean over `given` by theirs.
 
-    Only the values are compared: `given` may be shared by many counts.
+    Only the values are compared: `given` may be shared by many counts, and what is rare
+    may be in one of the two alone.
     """
     theirs = golden.arrays[name]
-    given = np.flatnonzero(theirs.sum(1))
-    if ours.shape != theirs.shape or np.any(ours[given].sum(1) == 0):
+    if ours.shape != theirs.shape or not np.any(ours.sum(1) * theirs.sum(1)):
         return ledger.compare_one(golden, name, np.nan, 0.0, ledger.EXACT)
-    share = theirs[given].sum(1) / theirs.sum()
-    found = share @ distance(ours[given], theirs[given])
-    rng, totals = np.random.default_rng(0), np.zeros(DRAWS)
-    for weight, mine, other in zip(share, ours[given], theirs[given]):
-        law = other / other.sum()
-        pair = (rng.multinomial(int(x.sum()), law, DRAWS) for x in (mine, other))
-        totals += weight * distance(*pair)
-    tolerance = ledger.Tolerance(absolute=np.quantile(totals, QUANTILE))
+    given = np.flatnonzero(ours.sum(1) * theirs.sum(1))
+    ours, theirs = ours[given], theirs[given]
+    share = theirs.sum(1) / theirs.sum()
+    found = share @ distance(ours, theirs)
+    totals = share @ np.stack([resample(*pair) for pair in zip(ours, theirs)])
+    tolerance = ledger.Tolerance(absolute=limit(totals))
     return ledger.compare_one(golden, name, found, 0.0, tolerance)
 
 
-def probability_row(golden, name, ours, theirs, deviation, largest=DEVIATIONS):
+def probability_row(golden, name, ours, theirs, deviation):
     """Row of probabilities: the largest difference in standard errors `deviation`."""
     error = np.abs(np.float64(ours) - np.float64(theirs)) / np.maximum(deviation, 1e-6)
-    tolerance = ledger.Tolerance(absolute=largest)
+    tolerance = ledger.Tolerance(absolute=DEVIATIONS)
     return ledger.compare_one(golden, name, error.max(), 0.0, tolerance)

@@ -36,11 +36,24 @@ class Golden:
             if name.startswith(prefix)
         }
 
+    def sibling(self, kind):
+        """The case of a kind that this one belongs to; itself where there is none.
+
+        Of several it is one whose config agrees, then one whose file is named alike.
+        """
+        names = sorted(path.stem for path in self.folder.glob("*.json"))
+        cases = [load(self.folder, name, arrays=False) for name in names]
+        beside = self.case.replace(self.kind, kind), kind
+        cases = [
+            (not agree(c.config, self.config), *(c.case != name for name in beside), i)
+            for i, c in enumerate(cases)
+            if c.kind == kind
+        ]
+        return load(self.folder, names[min(cases)[-1]]) if cases else self
+
     def with_inputs_of(self, case):
         """This case with `in/`, `sd/` and missing numbers of the one it belongs to."""
-        beside = self.case.replace(self.kind, case)
-        found = (self.folder / f"{beside}.json").exists()
-        other = load(self.folder, beside if found else case)
+        other = self.sibling(case)
         return dataclasses.replace(
             self,
             json={**self.json, "config": {**other.config, **self.config}},
@@ -48,11 +61,16 @@ class Golden:
         )
 
 
-def load(folder, case):
-    """Reads `case.json` and, where there is one, `case.npz`."""
+def agree(a, b):
+    """Whether two configs say the same where both say something."""
+    return all(a[key] == b[key] for key in a.keys() & b.keys())
+
+
+def load(folder, case, arrays=True):
+    """Reads `case.json` and, where there is one, `case.npz` unless not `arrays`."""
     folder = pathlib.Path(folder)
-    arrays, npz = {}, folder / f"{case}.npz"
-    if npz.exists():
+    wanted, arrays, npz = arrays, {}, folder / f"{case}.npz"
+    if wanted and npz.exists():
         with np.load(npz) as file:
             arrays = {name: file[name] for name in file.files}
     text = (folder / f"{case}.json").read_text()
@@ -146,3 +164,29 @@ def format_rows(rows):
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
         for line in cells
     )
+
+
+def summarise(rows):
+    """A Markdown table: rows of one case and tolerance in one line."""
+    groups = {}
+    for r in rows:
+        law = r.case.startswith("init_stats")  # a tolerance for every parameter
+        groups.setdefault((r.case, "" if law else r.tolerance), []).append(r)
+    lines = [
+        "| case | rows | not ok | largest abs. error | relative | tolerance |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (case, tolerance), group in groups.items():
+        errors = [
+            "" if case.startswith("init_stats") else f"{max(values):.1e}"
+            for values in (
+                [r.absolute or 0.0 for r in group],
+                [r.relative or 0.0 for r in group],
+            )
+        ]
+        bad = sum(r.verdict != OK for r in group)
+        tolerance = tolerance or "law of two samples"
+        lines.append(
+            f"| {case} | {len(group)} | {bad} | {' | '.join(errors)} | {tolerance} |"
+        )
+    return "\n".join(lines)

@@ -24,13 +24,15 @@ def histograms(golden):
         image = images.normalize(pixels, MEAN, STD)
     else:
         image = build.channels_last(golden.arrays["in/imgs"])
-    certain = ~golden.arrays["out/sensitive_cells"][:, :, None]
     per_side, rows = c["patch"] // c["pool"], []
     for name, theirs in golden.tensors("out/").items():
         found = re.fullmatch(r"(?:slowfast|mm)_gw(\d+)(_patches)?", name)
         if found:
             ours = hog.hog(image, bins=c["nbins"], cell=c["pool"], window=int(found[1]))
-            ours, keep = ours * certain, certain + np.zeros_like(ours)
+            keep = np.ones(ours.shape, bool)
+            if "out/sensitive_cells" in golden.arrays:
+                keep &= ~golden.arrays["out/sensitive_cells"][:, :, None]
+            ours = ours * keep
             if found[2]:
                 ours, keep = (hog.to_patches(x, per_side) for x in (ours, keep))
             both = ours, np.where(keep, theirs, 0.0)
@@ -122,13 +124,15 @@ def tensors(golden):
 
 def slice_step(golden):
     """The n of the stored tokens `arange(0, N+1, n)`, which only their meaning says."""
-    meaning = golden.json["arrays"]["out/latent_slice"]["meaning"]
+    of = golden.json["arrays"]
+    slices = ("out/latent_slice", "out/pred_slice")
+    meaning = " ".join(of[name]["meaning"] for name in slices if name in of)
     return int(re.search(r"arange\(0, ?\d+, ?(\d+)\)", meaning)[1])
 
 
 def gradients(golden):
     """Rows of `maskfeat_slowfast_grads` (or mmpretrain's, where there are any)."""
-    whole = golden.with_inputs_of(golden.case.removesuffix("_grads"))
+    whole = golden.with_inputs_of(golden.kind.removesuffix("_grads"))
     model, rows, params, views, targets = given(whole)
     grads = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, targets, model)))(params, views)
     return [

@@ -9,7 +9,9 @@ from tests.parity import laws, ledger
 from vit_ssl_jax.ops import masks, multiblock
 
 AT_ONCE = 200  # images drawn at a time
+COMMON = 5  # expected draws of a cell that say how alike draws are
 IMAGES = 20_000  # of ours behind the statistics of a batch size
+BATCHES = 100  # or as many as these hold, if more
 
 
 def sampler(c):
@@ -69,7 +71,7 @@ def rows(golden):
     views = draw(sample, 1, golden.config["n_single"])
     out = exact_laws(golden, sizes) + single(golden, views)
     for batch, count in golden.config["n_batches"].items():
-        count = min(count, IMAGES // int(batch))
+        count = min(count, max(BATCHES, IMAGES // int(batch)))
         out += batches(golden, f"b{batch}", draw(sample, int(batch), count))
     return [*out, context_block(golden, sizes["context"])]
 
@@ -83,7 +85,7 @@ def context_block(golden, sizes):
     drawn = jax.jit(jax.vmap(sizes.draw))(keys)
     name = "hist_context_block_hw"
     ours = joint(golden.arrays[name].shape, *map(np.asarray, drawn))
-    return laws.histogram_row(golden, name, ours)
+    return laws.histogram_row(golden, name, ours, golden.config["n_single"])
 
 
 def exact_laws(golden, sizes):
@@ -118,12 +120,10 @@ def single(golden, views):
     context = occupancy(views["context"][:, 0], views["context_valid"][:, 0], grid)
     sizes = {"context_single": context, "target_union": covered}
     law = theirs["law_target_hw"]
-    deviation = np.sqrt(law * (1 - law) / count)
+    # One draw more than expected is no surprise, however rare.
+    deviation = np.sqrt(law * (1 - law) / count) + (law > 0) / count
     return [
-        *(
-            laws.histogram_row(golden, n, x, theirs[n] // c["npred"])
-            for n, x in once.items()
-        ),
+        *(laws.histogram_row(golden, n, x, count) for n, x in once.items()),
         *(
             laws.histogram_row(
                 golden,
@@ -131,6 +131,7 @@ def single(golden, views):
                 np.bincount(
                     x.sum((1, 2)).astype(int), minlength=len(theirs[f"hist_{n}"])
                 ),
+                count,
             )
             for n, x in sizes.items()
         ),
@@ -150,7 +151,6 @@ def single(golden, views):
             hw / count,
             law,
             deviation,
-            laws.OF_EXACT_LAW,
         ),
         occupancy_row(golden, "occupancy_context", context[:, None], count),
         occupancy_row(golden, "occupancy_target", targets(target, valid, grid), count),
@@ -168,12 +168,19 @@ def targets(target, valid, grid):
 def occupancy_row(golden, name, cells, count):
     """Row of a map of probabilities; `cells [images or batches, n, rows, columns]`.
 
-    The standard error comes from our own spread between the independent draws, and for
-    what we never saw from theirs.
+    The standard error comes from our own spread between the independent draws. For what
+    is rare, which we may not have seen, it is that of the probability of both together
+    and of draws as alike within as any cell's are.
     """
     means, theirs = cells.mean(1), golden.arrays[name]
-    variance = means.var(0) * (1 / len(means) + 1 / count)
-    variance = np.maximum(variance, theirs * (1 - theirs) / (count * cells.shape[1]))
+    ours, spread = means.mean(0), means.var(0)
+    both = (len(means) * ours + count * theirs) / (len(means) + count)
+    common = len(means) * ours * (1 - ours) > COMMON
+    alike = (spread[common] / (ours * (1 - ours))[common]).max(
+        initial=1 / cells.shape[1]
+    )
+    variance = np.maximum(spread, alike * both * (1 - both))
+    variance *= 1 / len(means) + 1 / count
     return laws.probability_row(golden, name, means.mean(0), theirs, np.sqrt(variance))
 
 
@@ -188,20 +195,17 @@ def batches(golden, name, views):
     ids = views["context"][:, :, 0].reshape(flat.shape)
     cells = occupancy(ids, flat, grid).reshape(*valid.shape[:2], *grid)
     bins = len(golden.arrays[f"hist_context_{name}"])
+    count = golden.config["n_batches"][name[1:]]
     target = views["target_valid"][:, 0, 0].sum(-1)
     return [
         laws.histogram_row(
             golden,
             f"hist_context_{name}",
             np.bincount(lengths[:, 0], minlength=bins),
+            count,
         ),
         laws.histogram_row(
-            golden, f"hist_target_{name}", np.bincount(target, minlength=bins)
+            golden, f"hist_target_{name}", np.bincount(target, minlength=bins), count
         ),
-        occupancy_row(
-            golden,
-            f"occupancy_context_{name}",
-            cells,
-            golden.config["n_batches"][name[1:]],
-        ),
+        occupancy_row(golden, f"occupancy_context_{name}", cells, count),
     ]

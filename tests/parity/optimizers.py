@@ -98,13 +98,14 @@ def ijepa_rows(golden, optimizer, weights, steps, prefix):
         return ledger.compare(golden, values, ledger.SCHEDULE)
 
 
+NUMBER = r"(\d[\d.]*(?:e[-+]?\d+)?)"
 HALF = 0.5  # a layer's factor in `schedules`, which multiplies the rate's end too
 
 
 def schedules(golden):
     """Rows of `schedules`."""
-    rows = []
-    for name, c in golden.config["mae"].items():
+    rows = others(golden)
+    for name, c in golden.config.get("mae", {}).items():
         lr = rate(
             "cosine",
             golden.arrays[f"mae/{name}/epoch_f64"],
@@ -116,21 +117,21 @@ def schedules(golden):
         values = {"lr_f64": lr, "lr_scale_half_f64": HALF * lr}
         values = {f"mae/{name}/{key}": value for key, value in values.items()}
         rows += ledger.compare(golden, values, ledger.SCHEDULE)
-    c = golden.config["ijepa"]
-    unused = {"betas": (0.9, 0.999), "eps": 1e-8}
-    optimizer, weights = ijepa_optimizer(c, unused), ema_weights(c, c["ema"])
-    steps = golden.arrays["ijepa/step"] - 1
-    return (
-        rows + ijepa_rows(golden, optimizer, weights, steps, "ijepa/") + others(golden)
-    )
+    if "ijepa" in golden.config:
+        c, unused = golden.config["ijepa"], {"betas": (0.9, 0.999), "eps": 1e-8}
+        optimizer, weights = ijepa_optimizer(c, unused), ema_weights(c, c["ema"])
+        steps = golden.arrays["ijepa/step"] - 1
+        rows += ijepa_rows(golden, optimizer, weights, steps, "ijepa/")
+    return rows
 
 
 def others(golden):
     """Rows of MaskFeat's and RelViT's rates, whose sizes stand in their meanings."""
-    peak, epochs = numbers(golden, "maskfeat/lr_f64", r"base ([\d.]+), max epoch (\d+)")
-    (steps,) = numbers(golden, "relvit/step", r"max_steps (\d+)")
-    values = {
-        "maskfeat/lr_f64": rate(
+    values = {}
+    if "maskfeat/lr_f64" in golden.arrays:
+        pattern = rf"base {NUMBER}, max epoch {NUMBER}"
+        peak, epochs = numbers(golden, "maskfeat/lr_f64", pattern)
+        values["maskfeat/lr_f64"] = rate(
             "cosine",
             golden.arrays["maskfeat/epoch_f64"],
             start=1e-6,
@@ -138,16 +139,17 @@ def others(golden):
             end=1e-6,
             warmup=30,
             total=epochs,
-        ),
-        "relvit/lr_f64": rate(
+        )
+    if "relvit/lr_f64" in golden.arrays:
+        (steps,) = numbers(golden, "relvit/step", f"max_steps {NUMBER}")
+        values["relvit/lr_f64"] = rate(
             "quarter_cosine",
             golden.arrays["relvit/step"],
             peak=5e-4,
             end=1.25e-6,
             warmup=steps // 10,
             total=steps,
-        ),
-    }
+        )
     return ledger.compare(golden, values, ledger.SCHEDULE)
 
 

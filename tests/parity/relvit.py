@@ -110,7 +110,7 @@ def loss_of(outputs, views, model, smoothing, angles="theirs"):
     loss or gradient may be, so it takes theirs; ours have rows of their own."""
     tasks = model.tasks
     targets = relvit.make_targets({}, views, tasks=tasks, grid=model.encoder.grid)
-    if angles == "theirs" and "angles" in tasks:
+    if angles == "theirs" and "angles" in tasks and "angles" in views:
         targets["angles"] = views["angles"]
     weights = dict.fromkeys(tasks, 1.0)  # the published loss is a plain sum
     return relvit.loss_fn(outputs, targets, weights=weights, smoothing=smoothing)

@@ -117,7 +117,7 @@ def larger(golden):
 
 def gradients(golden):
     """Rows of `vit_token_grads` and `vit_avg_grads`."""
-    whole = golden.with_inputs_of(golden.case.removesuffix("_grads"))
+    whole = golden.with_inputs_of(golden.kind.removesuffix("_grads"))
     model, rows, params, views = given(whole)
     smoothing = whole.config["label_smoothing"]
     grad = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, model, smoothing)[0]))

@@ -21,6 +21,7 @@ class Suite:
         ways = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
         self._batch_size = -(-config.data.eval_batch_size // ways) * ways
         self._sources, self._settings, self._every = {}, {}, {}
+        self._known = (None, {})  # step and results of the newest evaluation
         for name, settings in config.evals.items():
             if name not in (*EVALUATORS, PRETEXT):
                 raise UserError(
@@ -45,9 +46,9 @@ class Suite:
 
     def _open(self, settings):
         """Opens the splits of an evaluator; what is wrong with them, or None."""
-        for key in {"bank", "queries", "split"} & set(settings):
-            split = settings[key]
-            if split in self._sources:
+        for key in ("bank", "queries", "split"):
+            split = settings.get(key)
+            if split is None or split in self._sources:
                 continue
             try:
                 source = sources.open_source(self._data.name, self._data.dir, split)
@@ -75,28 +76,47 @@ class Suite:
             interpolation=self._data.interpolation,
         )
 
-    def evaluate(self, state, names=None, pixels=False):
-        """Runs evaluators on a state, or on raw pixels: `{eval/...: float}`."""
-        params = None if pixels else self._run.encoder_params(state)
+    def evaluate(self, state, names=None):
+        """Runs evaluators on a state: `{eval/...: float}`.
+
+        What was just evaluated at the same step isn't evaluated again.
+        """
+        names, step = self.names if names is None else names, int(state.step)
+        known = self._known[1] if self._known[0] == step else {}
+        params = self._run.encoder_params(state)
 
         @functools.cache
-        def read(split, pool):
-            if pixels:
-                return features.pixels(self.batches(split))
+        def extract(split, pool):
             return self._extract(params, self.batches(split), pool)
 
-        out = {}
-        for name in self._settings if names is None else names:
-            s = dict(self._settings[name])
-            s.pop("every_epochs")
+        for name in [n for n in names if n not in known]:
             if name == PRETEXT:
-                if pixels:
-                    continue
-                results = self._pretext(state, self.batches(s["split"]))
+                split = self._settings[name]["split"]
+                known[name] = self._pretext(state, self.batches(split))
             else:
-                pool = None if pixels else s["pool"]
-                bank, queries = read(s.pop("bank"), pool), read(s.pop("queries"), pool)
-                s.pop("pool")
-                results = EVALUATORS[name](bank, queries, **s)
-            out |= {f"eval/{name}/{key}": value for key, value in results.items()}
-        return out
+                known[name] = self._probe(name, extract)
+        self._known = (step, known)
+        return self._named({name: known[name] for name in names})
+
+    def evaluate_pixels(self):
+        """The same of raw pixels."""
+        pixels = functools.cache(lambda split: features.pixels(self.batches(split)))
+        names = [name for name in self.names if name != PRETEXT]
+        return self._named(
+            {n: self._probe(n, lambda split, pool: pixels(split)) for n in names}
+        )
+
+    def _probe(self, name, extract):
+        s = dict(self._settings[name])
+        del s["every_epochs"]
+        pool = s.pop("pool")
+        bank, queries = (extract(s.pop(key), pool) for key in ("bank", "queries"))
+        return EVALUATORS[name](bank, queries, **s)
+
+    @staticmethod
+    def _named(results):
+        return {
+            f"eval/{name}/{key}": value
+            for name, values in results.items()
+            for key, value in values.items()
+        }

@@ -28,7 +28,7 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
     results = {
         "learned": suite.evaluate(learned),
         "untrained": suite.evaluate(untrained),
-        "raw_pixels": suite.evaluate(None, pixels=True),
+        "raw_pixels": suite.evaluate_pixels(),
     }
     out = {}
     for row, metrics in results.items():
