@@ -38,18 +38,18 @@ METHODS = {
         decoder_heads=4,
         norm_pixels=True,
     ),
-    "ijepa": dict(
-        predictor_width=64,
-        predictor_depth=2,
-        predictor_heads=4,
+    "ijepa": dict(  # as in quickstart.py
+        predictor_width=48,
+        predictor_depth=1,
+        predictor_heads=3,
         num_contexts=1,
         num_targets=4,
         context_scale=(0.85, 1.0),
         context_aspect=(1.0, 1.0),
-        target_scale=(0.15, 0.2),
-        target_aspect=(0.75, 1.5),
+        target_scale=(0.15, 0.15),
+        target_aspect=(1.0, 1.0),
         min_keep=4,
-        max_context=0,
+        max_context=16,
         compat="none",
         trim_batch=128,
         ema_start=0.99,
@@ -68,20 +68,20 @@ METHODS = {
         temperature=0.38,
     ),
     "jigsaw": dict(
-        grid=2, tile=14, permutations=24, gray=0.3, pool="mean", compat="none"
+        grid=2, tile=14, permutations=6, gray=0.3, pool="mean", compat="none"
     ),
-    "context": dict(tile=8, gap=1, colour="drop", pairs="all", pool="mean"),
+    "context": dict(tile=8, gap=1, colour="project", pairs="all", pool="mean"),
 }
 BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
-    supervised=(64, 500),
+    supervised=(64, 450),
     relvit=(64, 400),
-    mae=(64, 950),
-    ijepa=(32, 400),
-    maskfeat=(64, 500),
-    rotation=(32, 280),  # four turns of every image
-    colorization=(64, 480),
-    jigsaw=(64, 550),
-    context=(64, 1100),
+    mae=(64, 800),
+    ijepa=(32, 700),
+    maskfeat=(64, 450),
+    rotation=(32, 250),  # four turns of every image
+    colorization=(64, 400),
+    jigsaw=(64, 450),
+    context=(64, 750),
 )
 
 

@@ -1,5 +1,7 @@
 """MAE's fine-tuning model (`models_vit.py`) on our supervised ViT."""
 
+import math
+
 import jax
 import numpy as np
 
@@ -49,7 +51,9 @@ def rows(golden):
 def interpolated(golden, model):
     """Their position table at the stored grid, by the table's own size."""
     name = "out/pos_embed_interp"
-    side = int(np.sqrt(golden.arrays[name].shape[1] - model.encoder.cls))
+    if name not in golden.arrays:
+        return {}
+    side = math.isqrt(golden.arrays[name].shape[1] - model.encoder.cls)
     theirs = golden.arrays["sd/pos_embed"][0]
     ours = posemb.resample(theirs, model.encoder.grid, (side, side))
     return {name: ours[None]}
