@@ -31,6 +31,17 @@ def test_split_takes_the_smallest_noise_in_its_order():
     assert keep.dtype == hide.dtype == jnp.int32
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 32), st.integers(2, 32), st.floats(0.05, 0.95))
+def test_a_split_of_any_grid_is_a_partition(rows, cols, ratio):
+    tokens = rows * cols
+    kept = max(1, int(tokens * (1 - ratio)))
+    parts = masks.random_split(jax.random.key(rows), 3, tokens, kept)
+    assert [x.shape for x in parts] == [(3, kept), (3, tokens - kept)]
+    both = np.sort(np.concatenate(parts, axis=1), axis=1)
+    np.testing.assert_array_equal(both, np.tile(np.arange(tokens), (3, 1)))
+
+
 def test_random_split_is_uniform():
     keep, hide = masks.random_split(jax.random.key(0), 4000, 8, 2)
     both = np.sort(np.concatenate([keep, hide], axis=1), axis=1)

@@ -66,6 +66,23 @@ def test_default_mode_places_targets_uniformly(default):
     assert tested == 5
 
 
+def test_default_occupancy_is_that_of_uniform_placement(published, default):
+    """A cell lies in a block of (h, w) for as many places as hold it, all alike."""
+    _, sizes = statistics.sampler(published.config)
+    lengths = np.diff(sizes["target"].edges, prepend=0.0)
+    expected = np.zeros(GRID)
+    for share, (h, w) in zip(lengths, sizes["target"].sizes):
+        for top in range(GRID[0] - h + 1):
+            for left in range(GRID[1] - w + 1):
+                places = (GRID[0] - h + 1) * (GRID[1] - w + 1)
+                expected[top : top + h, left : left + w] += share / places
+    first, valid = (default[n][:, 0, :1] for n in ("target", "target_valid"))
+    ours = occupancy(first[:, 0], valid[:, 0], GRID).mean(0)
+    deviation = np.sqrt(expected * (1 - expected) / SINGLE)
+    assert np.all(np.abs(ours - expected) <= 5 * deviation)
+    assert expected.max() > 10 * expected.min()  # corners are rare
+
+
 @pytest.mark.parametrize("name", ["context", "target"])
 def test_default_mode_is_mirror_symmetric(default, name):
     cells = occupancy(default[name][:, 0], default[f"{name}_valid"][:, 0], GRID)

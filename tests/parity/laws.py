@@ -5,6 +5,8 @@ import numpy as np
 from tests.parity import ledger
 
 DRAWS = 2000  # resamplings behind a quantile
+QUANTILE = 0.999
+OF_EXACT_LAW = 4  # standard errors of (h, w) drawn from it
 DEVIATIONS = 5  # of a probability: 1 in 9,000 maps of 196 cells is beyond
 
 
@@ -16,29 +18,26 @@ def distance(p, q):
     ).sum(-1)
 
 
-def resample(ours, theirs, count=None):
-    """Total variations of two samples of one law, that of both together: `[DRAWS]`.
-
-    The samples are as large as `ours` and `theirs`, of which `count` draws, if less
-    than stored, are independent.
-    """
-    rng, law = np.random.default_rng(0), np.float64(ours) + theirs
-    sizes = ours.sum(), min(theirs.sum(), count or np.inf)
+def resample(law, *sizes):
+    """Total variations of two samples of these sizes from one law: `[DRAWS]`."""
+    rng, law = np.random.default_rng(0), np.float64(law).ravel()
     return distance(*(rng.multinomial(int(n), law / law.sum(), DRAWS) for n in sizes))
 
 
-def limit(distances):
-    """How far two samples of one law may be apart. A quantile would be as uncertain as
-    the few of the resamplings that are beyond it."""
-    return distances.mean() + DEVIATIONS * distances.std()
+def limit(law, *sizes):
+    """How far two samples of a law may be apart: the 99.9 % quantile of `resample`."""
+    return np.quantile(resample(law, *sizes), QUANTILE)
 
 
 def histogram_row(golden, name, ours, count=None):
-    """Row of a histogram of ours against the published one, of `count` draws."""
+    """Row of a histogram of ours against the published one, which is taken for the law.
+
+    Of its counts no more than `count` are independent draws.
+    """
     ours, theirs = np.ravel(ours), np.ravel(golden.arrays[name])
     if ours.shape != theirs.shape or not ours.sum():
         return ledger.compare_one(golden, name, np.nan, 0.0, ledger.EXACT)
-    far = limit(resample(ours, theirs, count))
+    far = limit(theirs, ours.sum(), min(theirs.sum(), count or np.inf))
     tolerance = ledger.Tolerance(absolute=far)
     return ledger.compare_one(golden, name, distance(ours, theirs), 0.0, tolerance)
 
@@ -56,13 +55,14 @@ def conditional_row(golden, name, ours):
     ours, theirs = ours[given], theirs[given]
     share = theirs.sum(1) / theirs.sum()
     found = share @ distance(ours, theirs)
-    totals = share @ np.stack([resample(*pair) for pair in zip(ours, theirs)])
-    tolerance = ledger.Tolerance(absolute=limit(totals))
+    pairs = zip(ours, theirs)
+    totals = share @ np.stack([resample(b, a.sum(), b.sum()) for a, b in pairs])
+    tolerance = ledger.Tolerance(absolute=np.quantile(totals, QUANTILE))
     return ledger.compare_one(golden, name, found, 0.0, tolerance)
 
 
-def probability_row(golden, name, ours, theirs, deviation):
+def probability_row(golden, name, ours, theirs, deviation, largest=DEVIATIONS):
     """Row of probabilities: the largest difference in standard errors `deviation`."""
     error = np.abs(np.float64(ours) - np.float64(theirs)) / np.maximum(deviation, 1e-6)
-    tolerance = ledger.Tolerance(absolute=DEVIATIONS)
+    tolerance = ledger.Tolerance(absolute=largest)
     return ledger.compare_one(golden, name, error.max(), 0.0, tolerance)

@@ -117,23 +117,15 @@ def single(golden, views):
         "hist_target_size": size,
     }
     covered = occupancy(target, valid, grid)
-    context = occupancy(views["context"][:, 0], views["context_valid"][:, 0], grid)
-    sizes = {"context_single": context, "target_union": covered}
-    law = theirs["law_target_hw"]
-    # One draw more than expected is no surprise, however rare.
-    deviation = np.sqrt(law * (1 - law) / count) + (law > 0) / count
+    context = occupancy(
+        views["context"][:, 0, 0], views["context_valid"][:, 0, 0], grid
+    )
+    covers = {"hist_context_single": context, "hist_target_union": covered}
     return [
         *(laws.histogram_row(golden, n, x, count) for n, x in once.items()),
         *(
-            laws.histogram_row(
-                golden,
-                f"hist_{n}",
-                np.bincount(
-                    x.sum((1, 2)).astype(int), minlength=len(theirs[f"hist_{n}"])
-                ),
-                count,
-            )
-            for n, x in sizes.items()
+            laws.histogram_row(golden, n, sizes_of(x, theirs[n]), count)
+            for n, x in covers.items()
         ),
         laws.conditional_row(
             golden,
@@ -145,16 +137,24 @@ def single(golden, views):
             "hist_left_given_w",
             joint(theirs["hist_left_given_w"].shape, width, left),
         ),
-        laws.probability_row(
-            golden,
-            "law_target_hw, drawn",
-            hw / count,
-            law,
-            deviation,
-        ),
+        drawn_row(golden, hw / count, count),
         occupancy_row(golden, "occupancy_context", context[:, None], count),
         occupancy_row(golden, "occupancy_target", targets(target, valid, grid), count),
     ]
+
+
+def drawn_row(golden, shares, count):
+    """Row of the shares of (h, w) against their exact law."""
+    law = golden.arrays["law_target_hw"]
+    # One draw more than expected is no surprise, however rare.
+    deviation = np.sqrt(law * (1 - law) / count) + (law > 0) / count
+    name, largest = "law_target_hw, drawn", laws.OF_EXACT_LAW
+    return laws.probability_row(golden, name, shares, law, deviation, largest)
+
+
+def sizes_of(cells, theirs):
+    """Counts of the sizes of maps `[images rows columns]`, as long as `theirs`."""
+    return np.bincount(cells.sum((1, 2)), minlength=len(theirs))
 
 
 def targets(target, valid, grid):

@@ -177,8 +177,8 @@ def check(c, patch):
     if c.patch_cells < 1 or patch % c.patch_cells:
         sides = [n for n in range(1, patch + 1) if patch % n == 0]
         raise UserError(
-            f"config.method.patch_cells: {c.patch_cells} cells don't divide a patch of {patch} px; "
-            f"choose one of {', '.join(map(str, sides))}"
+            f"config.method.patch_cells: {c.patch_cells} cells don't divide a patch of "
+            f"{patch} px; choose one of {', '.join(map(str, sides))}"
         )
     bins = len(lab.bins())
     ranges = {

@@ -119,12 +119,7 @@ def check(c, encoder):
     """Raises UserError where a choice is unknown or a tile has no place in its cell."""
     vit.check_choice("config.method.colour", c.colour, ("drop", "project", "gray"))
     vit.check_choice("config.method.pairs", c.pairs, ("all", "one"))
-    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
-    if c.pool == "cls" and not encoder.cls:
-        raise UserError(
-            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
-            "or pool='mean'"
-        )
+    vit.check_pool(c.pool, encoder.cls)
     cell = min(encoder.grid) * encoder.patch // SIDE
     if c.tile < 1 or c.tile % encoder.patch or c.tile > cell:
         raise UserError(

@@ -105,7 +105,6 @@ def loss_fn(outputs, targets):
 def check(c, encoder):
     """Raises UserError where the puzzle can't be cut or the answers can't be chosen."""
     vit.check_choice("config.method.compat", c.compat, ("none", "official"))
-    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
     if c.grid not in (2, 3):
         raise UserError(f"config.method.grid: {c.grid} is not 2 or 3 cells a side")
     height, width = (n * encoder.patch for n in encoder.grid)
@@ -132,11 +131,7 @@ def check(c, encoder):
         )
     if not 0 <= c.gray <= 1:
         raise UserError(f"config.method.gray: {c.gray} is not from 0 to 1")
-    if c.pool == "cls" and not encoder.cls:
-        raise UserError(
-            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
-            "or pool='mean'"
-        )
+    vit.check_pool(c.pool, encoder.cls)
 
 
 def make(c, context):

@@ -90,13 +90,8 @@ def loss_fn(outputs, targets):
 def make(c, context):
     """Closes the functions over a run's numbers."""
     vit.check_choice("config.method.turns", c.turns, ("all", "one"))
-    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
     encoder = context.vit(final_norm=c.pool == "cls")
-    if c.pool == "cls" and not encoder.cls:
-        raise UserError(
-            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
-            "or pool='mean'"
-        )
+    vit.check_pool(c.pool, encoder.cls)
     rows, cols = encoder.grid
     if rows != cols:
         height, width = rows * encoder.patch, cols * encoder.patch

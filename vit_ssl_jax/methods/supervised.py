@@ -83,7 +83,6 @@ def loss_fn(outputs, targets, *, loss):
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
-    vit.check_choice("config.method.pool", c.pool, ("cls", "mean"))
     vit.check_choice("config.method.loss", c.loss, ("softmax", "sigmoid"))
     if not 0 <= c.label_smoothing < 1 or c.representation < 0:
         raise UserError(
@@ -91,11 +90,7 @@ def make(c, context):
             f"below 1, representation={c.representation} at least 0"
         )
     encoder = context.vit(final_norm=c.pool == "cls")
-    if c.pool == "cls" and not encoder.cls:
-        raise UserError(
-            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
-            "or pool='mean'"
-        )
+    vit.check_pool(c.pool, encoder.cls)
     if context.num_classes < 2:
         raise UserError(
             "config.method: 'supervised' needs labels, but the data has none; give "

@@ -210,6 +210,16 @@ def make_style(config):
     return layers.Style(**{name: config[name] for name in fields})
 
 
+def check_pool(how, cls):
+    """Raises UserError where a method can't pool that way."""
+    check_choice("config.method.pool", how, ("cls", "mean"))
+    if how == "cls" and not cls:
+        raise UserError(
+            "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "
+            "or pool='mean'"
+        )
+
+
 def pool(tokens, how, cls):
     """One vector an image: `[B N(+1) D] -> [B D]`, "cls" or "mean" of the patches."""
     return tokens[:, 0] if how == "cls" else tokens[:, int(cls) :].mean(axis=1)

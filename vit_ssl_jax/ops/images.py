@@ -39,7 +39,7 @@ def crop_resize(image, top, left, height, width, size):
 
 
 def resize_matrix(start, length, old, new):
-    """Weights of a bilinear resize of `start <= x < start + length`: `[B] -> [B new old]`."""
+    """Weights that resize `start <= x < start + length`: `[B], [B] -> [B new old]`."""
     start, length = (jnp.asarray(x, jnp.float32)[:, None] for x in (start, length))
     centre = (jnp.arange(new, dtype=jnp.float32)[None] + 0.5) * length / new - 0.5
     centre = start + jnp.clip(centre, 0.0, length - 1.0)  # [B new]
