@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -103,12 +104,9 @@ def weights(workdir):
     with ocp.CheckpointManager(pathlib.Path(workdir).absolute() / "checkpoints") as m:
         args = ocp.args.Composite(state=ocp.args.StandardRestore())
         state = m.restore(m.latest_step(), args=args)["state"]
-    return {"/".join(k): np.asarray(v) for k, v in _flatten(state)}
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {"/".join(map(_name, path)): np.asarray(x) for path, x in leaves}
 
 
-def _flatten(tree, prefix=()):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, (*prefix, key))
-        elif value is not None:
-            yield (*prefix, key), value
+def _name(key):
+    return str(key.key if hasattr(key, "key") else key.idx)
