@@ -24,7 +24,7 @@ def get_config():
     config.log_every = 100
     config.checkpoint_every = 2000
     config.keep = 3
-    config.init_from = ""  # the workdir of the upstream run
+    config.init_from = "UPSTREAM"  # give the workdir of the upstream run
     config.summary = False
     config.method = dict(
         name="supervised",

@@ -47,7 +47,7 @@ def get_config():
         norm_eps=1e-6,
         gelu="exact",
         init="timm",
-        remat="dots",
+        remat="full",
         unroll=1,
     )
     config.optim = dict(
@@ -88,7 +88,7 @@ def get_config():
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.mesh = dict(data=1, fsdp=-1, tensor=1)
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="validation"),
         knn=dict(

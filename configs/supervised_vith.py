@@ -40,7 +40,7 @@ def get_config():
         norm_eps=1e-6,
         gelu="tanh",  # flax's default, so the original code's
         init="big_vision",
-        remat="dots",
+        remat="full",
         unroll=1,
     )
     config.optim = dict(
@@ -51,7 +51,7 @@ def get_config():
         lr_batch=0,
         lr_start=0.0,
         lr_end=0.0,
-        warmup_epochs=10_000 * 4096 / 1_281_167,  # 10,000 steps
+        warmup_epochs=10_000 / 312,  # 10,000 steps
         first_step=0,
         ipe_scale=1.0,
         b1=0.9,
@@ -59,7 +59,7 @@ def get_config():
         eps=1e-8,
         wd=0.3,  # big_vision: 1e-4, not multiplied by the rate
         wd_end=0.3,
-        no_decay=("bias", "scale"),
+        no_decay=("bias", "scale"),  # class token and positions are decayed
         clip=1.0,
     )
     config.data = dict(
@@ -81,7 +81,7 @@ def get_config():
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.mesh = dict(data=1, fsdp=-1, tensor=1)
     config.evals = dict(
         pretext=dict(every_epochs=10.0, split="validation"),
         knn=dict(

@@ -51,7 +51,7 @@ def get_config():
         lr_batch=0,
         lr_start=0.0,
         lr_end=0.0,
-        warmup_epochs=10_000 * 4096 / 1_281_167,  # 10,000 steps
+        warmup_epochs=10_000 / 312,  # 10,000 steps
         first_step=0,
         ipe_scale=1.0,
         b1=0.9,
@@ -59,7 +59,7 @@ def get_config():
         eps=1e-8,
         wd=0.3,  # big_vision: 1e-4, not multiplied by the rate
         wd_end=0.3,
-        no_decay=("bias", "scale"),
+        no_decay=("bias", "scale"),  # class token and positions are decayed
         clip=1.0,
     )
     config.data = dict(

@@ -20,7 +20,7 @@ FLOORS = [
     ["models"],
     ["methods"],
     ["step", "checkpoint", "data", "interop", "writer"],
-    ["evaluators", "build"],
+    ["evaluators", "build", "pretrained"],
     ["train", "evaluate", "plan"],
     ["main"],
 ]

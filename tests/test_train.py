@@ -10,6 +10,7 @@ from PIL import Image
 from tests import runs
 from vit_ssl_jax import train
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.ops import posemb
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +71,31 @@ def test_a_run_starts_from_the_encoder_of_another(trained, tmp_path):
     assert np.any(ours[head] != theirs[head])
 
 
-def test_what_an_encoder_lacks_is_told(trained, tmp_path, capsys):
-    """Fixed positions in the one, learned in the other: they start afresh."""
-    changes = dict(init_from=str(trained[1]), vit__posemb="learned", steps=1)
-    train.train(runs.small(**changes), tmp_path)
-    assert "no position table, a fresh one is learned" in capsys.readouterr().out
+def test_fixed_positions_are_learned_on_from_where_they_were(trained, tmp_path, capsys):
+    changes = dict(init_from=str(trained[1]), vit__posemb="learned", vit__gelu="tanh")
+    train.train(runs.small(steps=1, optim__lr=0.0, **changes), tmp_path)
+    said = capsys.readouterr().out
+    assert "its fixed position table is learned from here on" in said
+    assert "trained with vit.gelu='exact', here it is 'tanh'" in said
+    table = runs.weights(tmp_path)["params/encoder/posemb"][0]
+    np.testing.assert_array_equal(table[1:], posemb.sincos((4, 4), 32))
+    np.testing.assert_array_equal(table[0], np.zeros(32))
+
+
+def test_a_torn_encoder_is_explained(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path / "torn")
+    for path in (tmp_path / "torn" / "checkpoints" / "8" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    changes = dict(init_from=str(tmp_path / "torn"), steps=1)
+    with pytest.raises(UserError, match="config.init_from: .*/8 can't be read"):
+        train.train(runs.small(**changes), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (dict(vit__variant="3x32x2/8"), "another model than the config describes"),
+        (dict(vit__variant="3x32x2/8"), "config.init_from: .* holds another model"),
         (dict(init_from="nowhere"), "config.init_from: there is no checkpoint under"),
     ],
 )

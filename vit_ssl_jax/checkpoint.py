@@ -113,13 +113,14 @@ class Checkpoints:
 
 
 def load_encoder(path, like):
-    """The encoder of another run's newest checkpoint: `(params, lines)`.
+    """The encoder of another run's newest checkpoint: `(params, folder)`.
 
     `path` is that run's workdir; `like` the encoder's parameters as ShapeDtypeStructs
     with the shardings to restore to. Where the run kept a teacher (I-JEPA), it is the
-    teacher's. Two differences are fine and said in `lines`: a final norm that `like`
-    has no use for, and a learned position table that only `like` has; neither is in
-    the params. Raises UserError for all others and where there is nothing.
+    teacher's. Two differences are fine: a final norm that `like` has no use for, and a
+    learned position table that only `like` has; neither is in the params. Raises
+    UserError for all others, and where nothing can be read. Unlike `restore` it can't
+    check the digest, which is that of the whole state.
     """
     root = epath.Path(path).absolute() / "checkpoints"
     steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
@@ -128,32 +129,36 @@ def load_encoder(path, like):
             f"config.init_from: there is no checkpoint under {root}; give the --workdir "
             "of a run that has saved one"
         )
-    step = max(steps)
+    folder = root / str(max(steps))
+    try:
+        return _read_encoder(folder, like), folder
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"config.init_from: {folder} can't be read ({reason[0][:200]}); delete it to "
+            "take the checkpoint before it"
+        ) from error
+
+
+def _read_encoder(folder, like):
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        folder = root / str(step) / "state"
-        tree = reader.metadata(folder).item_metadata.tree
+        tree = reader.metadata(folder / "state").item_metadata.tree
         part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
         found, wanted = _shapes(tree[part]["encoder"]), _shapes(like)
         unused = {k for k in found.keys() - wanted.keys() if k.startswith("norm/")}
         fresh = (wanted.keys() - found.keys()) & {"posemb"}
         found = {k: v for k, v in found.items() if k not in unused}
         if found | {k: wanted[k] for k in fresh} != wanted:
-            raise UserError(_mismatch(folder.parent, found, wanted))
+            raise UserError("config.init_from: " + _mismatch(folder, found, wanted))
         item = {part: {"encoder": {k: v for k, v in like.items() if k not in fresh}}}
-        out = reader.restore(
-            folder,
-            args=ocp.args.PyTreeRestore(
-                item=item,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-                partial_restore=True,
-            ),
-        )[part]["encoder"]
-    lines = [f"encoder: from {root / str(step)}"]
-    lines += ["encoder: its final norm is left out (pooling comes first)"] * bool(
-        unused
-    )
-    lines += ["encoder: it has no position table, a fresh one is learned"] * bool(fresh)
-    return out, lines
+        args = ocp.args.PyTreeRestore(
+            item=item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
+        )
+        return reader.restore(folder / "state", args=args)[part]["encoder"]
 
 
 @jax.jit

@@ -12,6 +12,7 @@ from vit_ssl_jax.data import pipeline, sources
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite, summary
 from vit_ssl_jax.models import vit
+from vit_ssl_jax.pretrained import init_encoder
 from vit_ssl_jax.signals import stop_on_signal
 from vit_ssl_jax.workdir import open_workdir, write_config
 from vit_ssl_jax.writer import Meter, Writer, console_line, results_line
@@ -42,7 +43,7 @@ def run_to_end(config, workdir, asked):
     key = jax.random.key(config.seed)
     state, seconds = restored or (run.program.init(key), 0.0)
     if config.init_from and not restored:
-        state, notes = init_encoder(config.init_from, run, state)
+        state, notes = init_encoder(config, run, state)
         lines += notes
     start = int(state.step)
     if start > run.steps:
@@ -95,15 +96,6 @@ def open_data(config):
         )
     data.num_examples, data.num_classes = len(source), source.num_classes
     return source, [line]
-
-
-def init_encoder(workdir, run, state):
-    """The fresh state with the encoder of another run; and what to say about it."""
-    like = run.program.state.params["encoder"]
-    encoder, lines = checkpoint.load_encoder(workdir, like)
-    params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
-    ema = jax.tree.map(jax.numpy.copy, run.method.init_ema(params))
-    return state.replace(params=params, ema=ema), lines
 
 
 def introduce(say, config, run, state, lines, changed):

@@ -45,6 +45,7 @@ def case(request, tiny):
         patch = vit.decode_variant(config.vit.variant)["patch"]
         size = tuple(2 * side // patch for side in config.data.size)
         changes = {"variant": "2x32x4/2", "cls": config.vit.cls}
+        changes["posemb"] = config.vit.posemb
         numbers = runs.tiny_method(config.method.to_dict(), patch)
         del numbers["name"]
     method = tiny.method(request.param, size, changes, **numbers)

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax.methods import relvit
-from vit_ssl_jax.ops import patches
+from vit_ssl_jax.ops import jitter, patches
 
 VIT = {"variant": "2x36x3/8", "posemb": "none", "cls": True, "init": "timm"}
 PLAIN = dict(shuffle=False, patch_augment=False, smoothing=0.0)
@@ -75,11 +74,11 @@ def test_patches_are_augmented_each_on_its_own(tiny, make):
 
 def test_a_patch_is_cropped_and_resized_back(tiny, make, monkeypatch):
     """Without colours a ramp of 8 pixels shows 7 of them: any of two starts."""
-    monkeypatch.setattr(relvit, "JITTER", 0.0)
-    monkeypatch.setattr(relvit, "GREY", 0.0)
+    monkeypatch.setattr(jitter, "JITTERED", 0.0)
+    monkeypatch.setattr(jitter, "GREYED", 0.0)
     ramp = jnp.arange(8.0)[:, None] + 10 * jnp.arange(8.0)[None]
     cell = jnp.broadcast_to(ramp[None, ..., None] / 100, (64, 8, 8, 3))
-    out = np.asarray(relvit.augment(jax.random.key(0), cell))[..., 0] * 100
+    out = np.asarray(jitter.augment_patches(jax.random.key(0), cell))[..., 0] * 100
     places = np.clip((np.arange(8) + 0.5) * 7 / 8 - 0.5, 0, 6)
     starts = set()
     for each in out:
@@ -92,7 +91,7 @@ def test_a_patch_is_cropped_and_resized_back(tiny, make, monkeypatch):
 
 @pytest.mark.parametrize(("patch", "side"), [(4, 3), (8, 7), (16, 14), (32, 28)])
 def test_published_sizes_of_the_crop(patch, side):
-    assert round(patch / relvit.ZOOM) == side
+    assert round(patch / jitter.ZOOM) == side
 
 
 def test_official_views_lose_what_is_dark(tiny, make):

@@ -4,11 +4,14 @@ import json
 
 ROWS = ("learned", "untrained", "raw_pixels")
 TITLES = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
+JUDGES = {
+    "knn": "a vote of the nearest training images (k-NN)",
+    "linear": "a linear classifier",
+}
 WORDS = """
-What you see: the encoder was trained on the images alone, without a single label.
-Frozen, its features are then judged by a vote of the nearest training images (k-NN) and
-by a linear classifier. 'untrained' is the same network at its random start: what
-the architecture gives by itself. 'raw pixels' uses no network.
+What you see: the encoder, frozen, judged by {judges}.
+'untrained' is the same network at its random start: what the architecture gives by
+itself. 'raw pixels' uses no network.
 
 {verdict}
 
@@ -45,7 +48,13 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
     if "pretext" in out:
         say("\n" + pretext(out["pretext"]))
     if names:
-        say(WORDS.format(verdict=verdict(out, names), workdir=workdir))
+        say(
+            WORDS.format(
+                judges=" and ".join(JUDGES[name] for name in names),
+                verdict=verdict(out, names),
+                workdir=workdir,
+            )
+        )
     say(f"{out['seconds']:.0f} s in all; numbers in {workdir}/summary.json")
     return out
 
@@ -73,7 +82,7 @@ def verdict(out, names):
     titles = {"knn": "k-NN", "linear": "the linear probe"}
     gains = {n: 100 * (out[n]["learned"] - out[n]["untrained"]) for n in names}
     said = " and ".join(f"{g:+.1f} points in {titles[n]}" for n, g in gains.items())
-    text = f"Training without labels changed the encoder by {said}."
+    text = f"Training changed the encoder by {said}."
     if min(gains.values()) <= 0:
         text = (
             f"Training did not help throughout: {said} against the untrained encoder."

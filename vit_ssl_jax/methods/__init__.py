@@ -17,7 +17,8 @@ class Method:
     `make_views` sees the batch of a whole step, `{image float32 [B H W C] in [0, 1],
     label int32 [B], id int32 [B]}`, and returns arrays with B in front; gradient
     accumulation splits those, so what is drawn once a step is shared by its
-    micro-batches. Targets never carry a gradient: the step stops it.
+    micro-batches. Targets, too, have B in front, and never carry a gradient: the step
+    stops it.
     """
 
     model: nn.Module  # (views, train) -> outputs; its ViT is always called `encoder`

@@ -85,7 +85,7 @@ def make_targets(ema, views, *, form, neighbours, sigma, rebalance):
     """The cells' `ab [B N C 2]`, and for classification their shares of the bins.
 
     `ids`, `weights [B N C K]`: the nearest bins and their shares; `balance [B N C]`:
-    the weight of the nearest bin's colour (section 2.2); `histogram [Q]`. The paper
+    the weight of the nearest bin's colour (section 2.2); `histogram [B Q]`. The paper
     counts the prior once over the training set; here it is that of the steps so far.
     """
     targets = {"ab": views["ab"], "coloured": views["coloured"]}
@@ -98,7 +98,7 @@ def make_targets(ema, views, *, form, neighbours, sigma, rebalance):
         "ids": ids,
         "weights": weights,
         "balance": balance[ids[..., 0]],
-        "histogram": views["histogram"][0],
+        "histogram": views["histogram"],
     }
 
 
@@ -148,7 +148,8 @@ def update_ema(ema, params, targets, step, *, horizon):
     """Running mean of the batches' histograms over at most `horizon` steps."""
     del params
     share = 1.0 / jnp.minimum(step + 1, horizon)
-    return {"prior": ema["prior"] + share * (targets["histogram"] - ema["prior"])}
+    counted = targets["histogram"][0]
+    return {"prior": ema["prior"] + share * (counted - ema["prior"])}
 
 
 def draw(outputs, targets, views, *, grid, cells, mean_std, form, temperature):

@@ -116,6 +116,11 @@ def check(c, encoder):
             f"{c.grid} square cells of whole patches of {encoder.patch} px; set it to "
             f"({low}, {low}) or ({low + unit}, {low + unit})"
         )
+    if encoder.posemb == "none":
+        raise UserError(
+            "config.vit.posemb: 'none' hides where a tile lies, which is the answer; "
+            "set it to 'sincos' or 'learned'"
+        )
     cell, gap = height // c.grid, math.ceil(encoder.patch / 2)
     if not 1 <= c.tile <= cell - gap:
         raise UserError(

@@ -17,12 +17,9 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, layers, vit
-from vit_ssl_jax.ops import images, jitter, megapatch, patches, relations
+from vit_ssl_jax.ops import jitter, megapatch, patches, relations
 
 TASKS = ("relations", "distances", "angles", "positions", "labels")
-ZOOM = 1.15  # a patch is cropped to round(P / ZOOM) before it is resized back
-COLOURS = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-JITTER, GREY = 0.8, 0.2  # probabilities
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,34 +99,15 @@ def make_views(key, batch, *, normalize, patch, grid, c):
     if c.shuffle or c.patch_augment:
         cells = patches.take(patches.patchify(image, patch), order)
         if c.patch_augment:
-            cells = augment(augment_key, cells.reshape(-1, patch, patch, 3))
+            cells = jitter.augment_patches(
+                augment_key, cells.reshape(-1, patch, patch, 3)
+            )
         image = patches.unpatchify(cells.reshape(*order.shape, -1), patch, grid)
     views = {
         "image": image if official else normalize(image),
         "order": order.astype(jnp.int32),
     }
     return views | ({"label": batch["label"]} if c.labels else {})
-
-
-def augment(key, cells):
-    """Augments every patch on its own: `[M P P 3] -> [M P P 3]`.
-
-    Random crop and resize back, which takes away that neighbours continue each other's
-    edges; colour jitter; grey.
-    """
-    top_key, left_key, *keys = jax.random.split(key, 5)
-    count, patch = len(cells), cells.shape[1]
-    side = round(patch / ZOOM)
-    top, left = (
-        jax.random.randint(k, (count,), 0, patch - side + 1)
-        for k in (top_key, left_key)
-    )
-    sides = jnp.full((count,), side)
-    cells = images.crop_resize(cells, top, left, sides, sides, (patch, patch))
-    jittered = jitter.jitter(keys[0], cells, **COLOURS)
-    cells = jitter.sometimes(keys[1], JITTER, jittered, cells)
-    grey = jnp.broadcast_to(jitter.greyscale(cells), cells.shape)
-    return jitter.sometimes(keys[2], GREY, grey, cells)
 
 
 def make_targets(ema, views, *, tasks, grid):
@@ -196,6 +174,11 @@ def check(c, encoder, num_classes):
     for key in ("labels", "add_cls"):
         if getattr(c, key) and not encoder.cls:
             raise UserError(f"{name}.{key}: it needs config.vit.cls=True")
+    if encoder.posemb != "none" and not c.labels and not c.shuffle:
+        raise UserError(
+            f"config.vit.posemb: {encoder.posemb!r} tells the encoder where patches "
+            "lie, which is the answer; set it to 'none', or config.method.shuffle=True"
+        )
     if encoder.grid == (1, 1):
         raise UserError(
             "config.vit.variant: a single patch has no neighbours; use a smaller patch"

@@ -9,6 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_ssl_jax.ops import images
+
+ZOOM = 1.15  # a patch is cropped to round(P / ZOOM) before it is resized back
+COLOURS = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+JITTERED, GREYED = 0.8, 0.2  # probabilities
 GREY = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601-2, as torchvision
 
 
@@ -82,6 +87,27 @@ def sometimes(key, probability, changed, image):
     """Takes each image of `changed` with a probability: `[M ...], [M ...] -> [M ...]`."""
     take = jax.random.bernoulli(key, probability, (len(image),))
     return jnp.where(take.reshape(-1, *[1] * (image.ndim - 1)), changed, image)
+
+
+def augment_patches(key, cells):
+    """RelViT's augmentation of every patch on its own: `[M P P 3] -> [M P P 3]`.
+
+    Random crop and resize back, which takes away that neighbours continue each other's
+    edges; colour jitter; grey.
+    """
+    top_key, left_key, *keys = jax.random.split(key, 5)
+    count, patch = len(cells), cells.shape[1]
+    side = round(patch / ZOOM)
+    top, left = (
+        jax.random.randint(k, (count,), 0, patch - side + 1)
+        for k in (top_key, left_key)
+    )
+    sides = jnp.full((count,), side)
+    cells = images.crop_resize(cells, top, left, sides, sides, (patch, patch))
+    jittered = jitter(keys[0], cells, **COLOURS)
+    cells = sometimes(keys[1], JITTERED, jittered, cells)
+    grey = jnp.broadcast_to(greyscale(cells), cells.shape)
+    return sometimes(keys[2], GREYED, grey, cells)
 
 
 def _blend(image, other, factor):
