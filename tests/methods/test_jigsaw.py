@@ -166,6 +166,11 @@ def test_what_cannot_work_is_refused(tiny, size, changes, said):
         tiny.method("jigsaw", size, **changes)
 
 
+def test_a_puzzle_needs_positions(tiny):
+    with pytest.raises(UserError, match="config.vit.posemb: 'none' hides"):
+        tiny.method("jigsaw", vit_changes={"posemb": "none"})
+
+
 def test_a_class_token_can_be_pooled(tiny):
     method = tiny.method("jigsaw", vit_changes={"cls": True}, pool="cls")
     views = puzzle(method, tiny.batch(2))

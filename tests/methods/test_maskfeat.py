@@ -156,6 +156,7 @@ def test_a_perfect_prediction_is_drawn_as_the_target(method, views):
         (dict(window=16), (32, 40), r"method\.window: .* 16 px .* 32x40 px"),
         (dict(window=1), SIZE, r"method\.window: .* 1 px"),
         (dict(bins=1), SIZE, r"method\.bins: 1 "),
+        (dict(mask_ratio=float("nan")), SIZE, r"method\.mask_ratio: nan is not"),
         (dict(mask_ratio=0.0), SIZE, r"method\.mask_ratio: 0\.0 hides 0 of 24"),
         (dict(mask_ratio=1.0), SIZE, r"method\.mask_ratio: 1\.0 hides 24 of 24"),
         (dict(compat="official"), SIZE, r"method\.compat: 'official' is not one of"),

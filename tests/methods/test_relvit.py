@@ -226,6 +226,7 @@ BAD = [
     ({"mega": 4}, (), "method.mega: 4 .* 4x4"),
     ({"mega": 2}, {"posemb": "learned"}, "method.mega: 2 .*posemb=none"),
     ({"compat": "official", "patch_augment": False}, (), "method.shuffle"),
+    ({"shuffle": False}, {"posemb": "sincos"}, "vit.posemb: 'sincos' tells"),
 ]
 
 

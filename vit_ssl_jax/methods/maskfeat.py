@@ -121,7 +121,7 @@ def check_targets(c, encoder):
 def make_law(c, grid):
     """The law of the masks; raises UserError where the grid can't have such masks."""
     vit.check_choice("config.method.compat", c.compat, COMPAT)
-    if not 0 < c.mask_ratio < 1:
+    if not 0 <= c.mask_ratio <= 1:
         raise UserError(f"config.method.mask_ratio: {c.mask_ratio} is not from 0 to 1")
     tokens = grid[0] * grid[1]
     law = blockwise.make_law(grid, c.mask_ratio, c.compat)
