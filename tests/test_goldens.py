@@ -168,6 +168,14 @@ def test_the_command_fails_where_a_row_does(tmp_path, changed, status):
     assert said[changed] in last
 
 
+def test_the_summary_counts_every_row():
+    rows = parity.check(ledger.load(FOLDER, "adamw_toy"))
+    rows.append(ledger.uncovered(ledger.load(FOLDER, "adamw_toy"), "x"))
+    lines = [line.split("|")[1:-1] for line in ledger.summarise(rows).splitlines()[2:]]
+    assert sum(int(line[1]) for line in lines) == len(rows)
+    assert sum(int(line[2]) for line in lines) == 1
+
+
 @pytest.mark.parametrize("ours", [[1.0, np.nan], [1.0], [1.0, 2.1]])
 def test_ledger_refuses(golden, ours):
     row = ledger.compare_one(golden, "x", ours, [1.0, 2.0], ledger.TENSOR)
