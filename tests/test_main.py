@@ -69,7 +69,10 @@ def test_a_stopped_and_killed_run_ends_bit_identical_on_a_mesh(tmp_path):
         ("--config.optim.lrr=1", 'no key lrr. Did you mean "lr"'),
         ("--config.optim.lr=fast", "could not convert string to float: 'fast"),
         ("--config.batch_size=12.5", "invalid literal for int()"),
-        ("--config=configs/nope.py", "doesn't exist; configs/ has colorization_vitb.py"),
+        (
+            "--config=configs/nope.py",
+            "doesn't exist; configs/ has colorization_vitb.py",
+        ),
         ("--config=configs/quickstart.py:dino", "dino: choose one of ijepa, mae"),
         ("--config.data.split=nope", "choose train or test"),
         ("--workdir=/proc/nowhere", "can't be written"),
