@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "ijepa_vith"
     config.seed = 0
     config.batch_size = 2048
     config.accum = 1
@@ -77,6 +78,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),
@@ -84,21 +86,26 @@ def get_config():
         crop=(0.3, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=False,  # no published I-JEPA run flips
+        randaugment="",
         interpolation="bilinear",
         resize=256,
+        squash=False,
+        train_resize=0,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=1, fsdp=-1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         knn=dict(
             every_epochs=50.0,
             bank="train[:10%]",
             queries="validation",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         )

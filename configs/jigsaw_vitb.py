@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "jigsaw_vitb"
     config.seed = 0
     config.batch_size = 1024
     config.accum = 1
@@ -68,6 +69,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=1_281_167,
         num_classes=1000,
         size=(240, 240),
@@ -75,21 +77,26 @@ def get_config():
         crop=(0.2, 1.0),  # paper: a square of 225 px out of 256, not resized
         ratio=(3 / 4, 4 / 3),
         flip=False,  # the port does not flip
+        randaugment="",
         interpolation="bicubic",
         resize=274,
+        squash=False,
+        train_resize=0,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         knn=dict(
             every_epochs=50.0,
             bank="train[:10%]",
             queries="validation",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

@@ -17,6 +17,13 @@ METHODS = {
         label_smoothing=0.0,
         representation=0,
         head_bias=0.0,
+        head_std=0.02,
+        ema=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        mix_prob=1.0,
+        mix_switch=0.5,
+        erase=0.0,
     ),
     "relvit": dict(
         relations=1.0,
@@ -89,6 +96,7 @@ def get_config(method="mae"):
     if method not in METHODS:
         raise ValueError(f"pretext_cpu.py:{method}: choose one of {', '.join(METHODS)}")
     config = ConfigDict()
+    config.recipe = f"pretext_cpu:{method}"
     config.seed = 0
     config.batch_size, config.steps = BATCH_AND_STEPS[method]
     config.accum = 1
@@ -137,6 +145,7 @@ def get_config(method="mae"):
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=50_000,
         num_classes=10,
         size=(32, 32),
@@ -144,14 +153,19 @@ def get_config(method="mae"):
         crop=(0.5, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=32,
+        squash=False,
+        train_resize=0,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         threads=0,  # 0: by the number of cores
         eval_batch_size=256,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=0.0, split="test[:2000]"),
         knn=dict(
@@ -159,7 +173,7 @@ def get_config(method="mae"):
             bank="train[:5000]",
             queries="test[:2000]",
             pool="mean",
-            k=20,
+            k=(20,),
             temperature=0.07,
             standardize=True,
         ),

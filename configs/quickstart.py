@@ -52,6 +52,7 @@ def get_config(method="ijepa"):
         raise ValueError(f"quickstart.py:{method}: choose one of {', '.join(METHODS)}")
     mae = method == "mae"
     config = ConfigDict()
+    config.recipe = f"quickstart:{method}"
     config.seed = 0
     config.batch_size = 128 if mae else 32
     config.accum = 1
@@ -100,6 +101,7 @@ def get_config(method="ijepa"):
         dir="",
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=6500,
         num_classes=13,
         size=(32, 32),
@@ -107,21 +109,26 @@ def get_config(method="ijepa"):
         crop=(0.3, 1.0) if mae else (0.8, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=32,
+        squash=False,
+        train_resize=0,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,
         eval_batch_size=256,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         knn=dict(
             every_epochs=0.0,
             bank="train",
             queries="test",
             pool="mean",
-            k=20,
+            k=(20,),
             temperature=0.07,
             standardize=True,
         ),

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_cifar100_upstream"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -75,6 +76,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=50_000,
         num_classes=100,
         size=(32, 32),
@@ -82,14 +84,19 @@ def get_config():
         crop=(),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=32,
+        squash=False,
+        train_resize=0,
         mean=(0.5071, 0.4866, 0.4409),
         std=(0.2673, 0.2564, 0.2761),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="test"),
         knn=dict(
@@ -97,7 +104,7 @@ def get_config():
             bank="train",
             queries="test",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_cifar10_finetune"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -33,6 +34,13 @@ def get_config():
         label_smoothing=0.0,
         representation=0,
         head_bias=0.0,  # theirs start the classifier at U(-1, 1) / sqrt(D), with bias
+        head_std=0.02,
+        ema=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        mix_prob=1.0,
+        mix_switch=0.5,
+        erase=0.0,
     )
     config.vit = dict(
         variant="S/4",
@@ -71,6 +79,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=50_000,
         num_classes=10,
         size=(32, 32),
@@ -78,14 +87,19 @@ def get_config():
         crop=(),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=32,
+        squash=False,
+        train_resize=0,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=0, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="test"),
     )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_flowers102_joint"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -74,6 +75,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=1_020,
         num_classes=102,
         size=(224, 224),
@@ -81,14 +83,19 @@ def get_config():
         crop=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=256,
+        squash=False,
+        train_resize=0,
         mean=(0.5115, 0.4160, 0.3410),  # theirs for 112 px: none for 224
         std=(0.2951, 0.2488, 0.2882),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="validation"),
     )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_imagenet100_upstream"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -78,6 +79,7 @@ def get_config():
         dir="",
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=126_689,  # about; the data's own count is used
         num_classes=100,
         size=(224, 224),
@@ -85,14 +87,19 @@ def get_config():
         crop=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=256,
+        squash=False,
+        train_resize=0,
         mean=(0.4595, 0.4520, 0.3900),
         std=(0.2547, 0.2385, 0.2548),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="val"),
         knn=dict(
@@ -100,7 +107,7 @@ def get_config():
             bank="train[:10%]",
             queries="val",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

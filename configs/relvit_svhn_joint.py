@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_svhn_joint"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -74,6 +75,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=73_257,
         num_classes=10,
         size=(32, 32),  # their table of sizes lacks SVHN: it crashes
@@ -81,14 +83,19 @@ def get_config():
         crop=(),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=32,
+        squash=False,
+        train_resize=0,
         mean=(0.4378, 0.4439, 0.4729),
         std=(0.1981, 0.2011, 0.1970),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="test"),
     )

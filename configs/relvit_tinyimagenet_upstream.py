@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_tinyimagenet_upstream"
     config.seed = 0
     config.batch_size = 256
     config.accum = 1
@@ -79,6 +80,7 @@ def get_config():
         dir="",
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=100_000,
         num_classes=200,
         size=(64, 64),
@@ -86,14 +88,19 @@ def get_config():
         crop=(),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=64,
+        squash=False,
+        train_resize=0,
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2770, 0.2691, 0.2821),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="val"),
         knn=dict(
@@ -101,7 +108,7 @@ def get_config():
             bank="train",
             queries="val",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "relvit_vitl"
     config.seed = 0
     config.batch_size = 1024  # published: 256
     config.accum = 1
@@ -74,6 +75,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),
@@ -81,14 +83,19 @@ def get_config():
         crop=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=256,
+        squash=False,
+        train_resize=0,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=5.0, split="validation"),
         knn=dict(
@@ -96,7 +103,7 @@ def get_config():
             bank="train[:10%]",
             queries="validation",
             pool="mean",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

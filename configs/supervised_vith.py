@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
+    config.recipe = "supervised_vith"
     config.seed = 0
     config.batch_size = 4096
     config.accum = 1
@@ -29,6 +30,13 @@ def get_config():
         label_smoothing=0.0,
         representation=1280,  # the paper's tanh layer, dropped for fine-tuning
         head_bias=0.0,  # with "sigmoid": -10 (ImageNet-21k), -6.9 (ImageNet-1k)
+        head_std=0.0,
+        ema=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        mix_prob=1.0,
+        mix_switch=0.5,
+        erase=0.0,
     )
     config.vit = dict(
         variant="H/14",
@@ -67,6 +75,7 @@ def get_config():
         dir="",  # "": ~/tensorflow_datasets
         split="train",
         labels=True,
+        label="",  # its feature or rule; "": the first class label
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),
@@ -74,14 +83,19 @@ def get_config():
         crop=(0.05, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
+        randaugment="",
         interpolation="bilinear",
         resize=256,  # the original evaluates on squeezed images, here the centre is cut
+        squash=False,
+        train_resize=0,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
     config.mesh = dict(data=1, fsdp=-1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=0, images=512, policy="warn")
     config.evals = dict(
         pretext=dict(every_epochs=10.0, split="validation"),
         knn=dict(
@@ -89,7 +103,7 @@ def get_config():
             bank="train[:10%]",
             queries="validation",
             pool="cls",
-            k=20,
+            k=(10, 20, 100, 200),
             temperature=0.07,
             standardize=False,
         ),

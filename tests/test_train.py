@@ -189,7 +189,7 @@ def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
         (dict(vit__droppath=2.0), "config.vit.droppath: 2.0 is not at least 0 and"),
         (dict(evals__knn__pool="max"), "config.evals.knn.pool: 'max' is not 'cls' or"),
         (
-            dict(evals__knn__k=2000, evals__knn__every_epochs=0.0),
+            dict(evals__knn__k=(2000,), evals__knn__every_epochs=0.0),
             "config.evals.knn.k: 2000 neighbours of 1024 bank images",
         ),
     ],

@@ -64,11 +64,10 @@ class Checkpoints:
                 same = found == _shapes(like)
                 out = self._read(step, like) if same else None
             except Exception as error:  # noqa: BLE001 - storage fails in many ways
-                reason = str(error).strip().splitlines() or [type(error).__name__]
                 logging.warning(
                     "Checkpoint %s is damaged (%s); trying the one before it.",
                     self._root / str(step),
-                    reason[0][:200],
+                    _reason(error),
                 )
                 damaged.append(step)
                 continue
@@ -135,9 +134,8 @@ def load_encoder(path, like):
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"config.init_from: {folder} can't be read ({reason[0][:200]}); delete it to "
+            f"config.init_from: {folder} can't be read ({_reason(error)}); delete it to "
             "take the checkpoint before it"
         ) from error
 
@@ -182,6 +180,12 @@ def _name(key):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
+
+
+def _reason(error):
+    """The first line of what went wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _mismatch(path, found, wanted):

@@ -54,7 +54,7 @@ RANGES = {
 }
 OF_EVALUATORS = {
     "pool": ("'cls' or 'mean'", lambda x: x in ("cls", "mean")),
-    "k": MIN_ONE,
+    "k": ("a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1),
     "temperature": POSITIVE,
     "c": POSITIVE,
     "iterations": MIN_ONE,

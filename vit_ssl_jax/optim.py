@@ -19,18 +19,15 @@ def warmup_cosine(step, *, start, peak, end, warmup, total, offset=0):
     to rounding near the end too.
     """
     t = jnp.asarray(step, float) + offset
-    left = jnp.clip((total - t) / max(total - warmup, 1), 0.0, 1.0)
-    cosine = end + (peak - end) * jnp.sin(0.5 * jnp.pi * left) ** 2
-    ramp = start + (peak - start) * t / (warmup or 1)
-    return jnp.where(t < warmup, ramp, cosine)
+    weight = jnp.sin(0.5 * jnp.pi * _left(t, warmup, total)) ** 2
+    return _ramp_then(weight, t, start=start, peak=peak, end=end, warmup=warmup)
 
 
 def warmup_linear(step, *, start, peak, end, warmup, total, offset=0):
     """Linear from `start` to `peak`, then linear to `end` (ViT, 2021, table 3)."""
     t = jnp.asarray(step, float) + offset
-    left = jnp.clip((total - t) / max(total - warmup, 1), 0.0, 1.0)
-    ramp = start + (peak - start) * t / (warmup or 1)
-    return jnp.where(t < warmup, ramp, end + (peak - end) * left)
+    weight = _left(t, warmup, total)
+    return _ramp_then(weight, t, start=start, peak=peak, end=end, warmup=warmup)
 
 
 def quarter_cosine(step, *, start, peak, end, warmup, total, offset=0):
@@ -41,6 +38,16 @@ def quarter_cosine(step, *, start, peak, end, warmup, total, offset=0):
     """
     t = jnp.asarray(step, float) + offset
     weight = jnp.cos(jnp.clip(t / total, 0.0, 1.0) * jnp.pi / 2)
+    return _ramp_then(weight, t, start=start, peak=peak, end=end, warmup=warmup)
+
+
+def _left(t, warmup, total):
+    """The part of the time after warm-up that is left, 1 to 0."""
+    return jnp.clip((total - t) / max(total - warmup, 1), 0.0, 1.0)
+
+
+def _ramp_then(weight, t, *, start, peak, end, warmup):
+    """Linear to `peak` in `warmup` steps, then `weight` of the way from `end` to it."""
     ramp = start + (peak - start) * t / (warmup or 1)
     return jnp.where(t < warmup, ramp, end + (peak - end) * weight)
 

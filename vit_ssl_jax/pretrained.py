@@ -2,9 +2,9 @@
 
 import json
 
+import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from vit_ssl_jax import checkpoint
@@ -24,10 +24,11 @@ def init_encoder(config, run, state):
     like = run.program.state.params["encoder"]
     encoder, folder = checkpoint.load_encoder(config.init_from, like)
     lines = [f"encoder: from {folder}"]
-    theirs = _flat(
-        json.loads((epath.Path(config.init_from) / "config.json").read_text())
+    written = (epath.Path(config.init_from) / "config.json").read_text()
+    theirs, ours = (
+        flax.traverse_util.flatten_dict(json.loads(text), sep=".")
+        for text in (written, config.to_json_best_effort())
     )
-    ours = _flat(json.loads(config.to_json()))
     lines += [
         f"encoder: it was trained with {key}={theirs[key]!r}, here it is {ours[key]!r}"
         for key in TELLING
@@ -48,14 +49,4 @@ def init_encoder(config, run, state):
 def fixed_table(encoder, name):
     """The sine-cosine table of a ViT's grid, class token's row zero: `[1 N(+1) D]`."""
     table = posemb.sincos(encoder.grid, encoder.width, name == "sincos_big_vision")
-    return np.pad(table, ((int(encoder.cls), 0), (0, 0)))[None]
-
-
-def _flat(tree, prefix=""):
-    """`{"vit.gelu": ...}` of a nested dict."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    out = {}
-    for key, value in tree.items():
-        out |= _flat(value, f"{prefix}{key}.")
-    return out
+    return posemb.with_cls(table, encoder.cls)

@@ -22,7 +22,7 @@ def features(count, seed):
 def test_the_vote_is_that_of_scikit_learn(k, standardize):
     (x, y), (q, labels) = features(400, 1), features(700, 2)
     got = knn.evaluate(
-        (x, y), (q, labels), k=k, temperature=0.07, standardize=standardize
+        (x, y), (q, labels), k=(k,), temperature=0.07, standardize=standardize
     )
     if standardize:
         mean, std = x.mean(0), x.std(0)
@@ -38,4 +38,4 @@ def test_the_vote_is_that_of_scikit_learn(k, standardize):
 def test_more_neighbours_than_images_is_refused():
     data = features(10, 1)
     with pytest.raises(UserError, match="20 neighbours of 10 bank images"):
-        knn.evaluate(data, data, k=20, temperature=0.07, standardize=False)
+        knn.evaluate(data, data, k=(20,), temperature=0.07, standardize=False)

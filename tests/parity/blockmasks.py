@@ -57,9 +57,7 @@ def histograms(golden, name, hide, blocks):
     bins = len(golden.arrays[f"{name}/hist_blocks"])
 
     def joint(array, *pair):
-        counts = np.zeros(golden.arrays[f"{name}/{array}"].shape, int)
-        np.add.at(counts, pair, 1)
-        return counts
+        return laws.joint(golden.arrays[f"{name}/{array}"].shape, *pair)
 
     return {
         "hist_masked": joint("hist_masked", hide.sum((1, 2))),

@@ -142,8 +142,7 @@ def count(shapes, blocks):
 def mae_views(encoder):
     """Views with the shapes that initialisation needs."""
     ids = jnp.zeros((1, 1), int)
-    sides = [side * encoder.patch for side in encoder.grid]
-    return {"image": jnp.zeros((1, *sides, 3)), "keep": ids, "hide": ids}
+    return {"image": jnp.zeros((1, *encoder.size, 3)), "keep": ids, "hide": ids}
 
 
 def initialise(model, names, *inputs, name=None):

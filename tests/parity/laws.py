@@ -18,6 +18,13 @@ def distance(p, q):
     ).sum(-1)
 
 
+def joint(shape, *values):
+    """Joint histogram of integer arrays."""
+    counts = np.zeros(shape, int)
+    np.add.at(counts, tuple(np.ravel(x) for x in values), 1)
+    return counts
+
+
 def resample(law, *sizes):
     """Total variations of two samples of these sizes from one law: `[DRAWS]`."""
     rng, law = np.random.default_rng(0), np.float64(law).ravel()

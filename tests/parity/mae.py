@@ -142,10 +142,12 @@ def gradients(golden):
     views = make_views(given, model)
     loss = functools.partial(loss_fn, model, norm_pixels=given.config["norm_pix_loss"])
     grads = jax.jit(jax.grad(loss))(params, views)
-    return [
-        *gradient_rows(golden, table.export_params(rows, grads), ""),
-        *total_norm_rows(golden, grads),
-    ]
+    return backward_rows(golden, table.export_params(rows, grads), grads)
+
+
+def backward_rows(golden, theirs, grads):
+    """Rows of all gradients of a case: `theirs` by their names, `grads` our tree."""
+    return [*gradient_rows(golden, theirs, ""), *total_norm_rows(golden, grads)]
 
 
 def gradient_rows(golden, grads, prefix):

@@ -117,8 +117,7 @@ def tensors(golden):
         *ledger.compare(golden, values, ledger.TENSOR),
         *ledger.compare(golden, targets | {"out/hog": target}, HOG),
         *ledger.compare(golden, {"out/loss": loss}, ledger.LOSS),
-        *mae.gradient_rows(golden, table.export_params(rows, grads), ""),
-        *mae.total_norm_rows(golden, grads),
+        *mae.backward_rows(golden, table.export_params(rows, grads), grads),
     ]
 
 
@@ -135,7 +134,4 @@ def gradients(golden):
     whole = golden.with_inputs_of(golden.kind.removesuffix("_grads"))
     model, rows, params, views, targets = given(whole)
     grads = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, targets, model)))(params, views)
-    return [
-        *mae.gradient_rows(golden, table.export_params(rows, grads), ""),
-        *mae.total_norm_rows(golden, grads),
-    ]
+    return mae.backward_rows(golden, table.export_params(rows, grads), grads)

@@ -58,13 +58,6 @@ def occupancy(ids, valid, grid):
     return cells.reshape(-1, *grid)
 
 
-def joint(shape, *values):
-    """Joint histogram of two integer arrays."""
-    counts = np.zeros(shape, int)
-    np.add.at(counts, tuple(np.ravel(x) for x in values), 1)
-    return counts
-
-
 def rows(golden):
     """Rows of `ijepa_mask_stats`."""
     sample, sizes = sampler(golden.config)
@@ -84,7 +77,7 @@ def context_block(golden, sizes):
     keys = jax.random.split(jax.random.key(0), golden.config["n_single"])
     drawn = jax.jit(jax.vmap(sizes.draw))(keys)
     name = "hist_context_block_hw"
-    ours = joint(golden.arrays[name].shape, *map(np.asarray, drawn))
+    ours = laws.joint(golden.arrays[name].shape, *map(np.asarray, drawn))
     return laws.histogram_row(golden, name, ours, golden.config["n_single"])
 
 
@@ -106,7 +99,7 @@ def single(golden, views):
     grid, count = tuple(c["grid"]), c["n_single"]
     target, valid = views["target"][:, 0], views["target_valid"][:, 0]
     top, left, height, width = blocks(target, grid[1])
-    hw = joint(theirs["hist_target_hw"].shape, height[:, 0], width[:, 0])
+    hw = laws.joint(theirs["hist_target_hw"].shape, height[:, 0], width[:, 0])
     size = np.bincount(
         height[:, 0] * width[:, 0], minlength=len(theirs["hist_target_size"])
     )
@@ -130,12 +123,12 @@ def single(golden, views):
         laws.conditional_row(
             golden,
             "hist_top_given_h",
-            joint(theirs["hist_top_given_h"].shape, height, top),
+            laws.joint(theirs["hist_top_given_h"].shape, height, top),
         ),
         laws.conditional_row(
             golden,
             "hist_left_given_w",
-            joint(theirs["hist_left_given_w"].shape, width, left),
+            laws.joint(theirs["hist_left_given_w"].shape, width, left),
         ),
         drawn_row(golden, hw / count, count),
         occupancy_row(golden, "occupancy_context", context[:, None], count),

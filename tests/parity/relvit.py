@@ -168,8 +168,7 @@ def tensors(golden):
         *label_rows(golden, views["order"], model.encoder.grid, "in/{}".format),
         *ledger.compare(golden, out, ledger.TENSOR),
         *ledger.compare(golden, losses, ledger.LOSS),
-        *mae.gradient_rows(golden, theirs, ""),
-        *mae.total_norm_rows(golden, grads),
+        *mae.backward_rows(golden, theirs, grads),
     ]
 
 
@@ -192,7 +191,4 @@ def gradients(golden):
     grad = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, model, smoothing)[0]))
     grads = grad(params, views)
     theirs = names.export_relvit(rows, grads)["state_dict"]
-    return [
-        *mae.gradient_rows(golden, theirs, ""),
-        *mae.total_norm_rows(golden, grads),
-    ]
+    return mae.backward_rows(golden, theirs, grads)

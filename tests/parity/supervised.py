@@ -80,8 +80,7 @@ def tensors(golden):
     return [
         *ledger.compare(golden, out, ledger.TENSOR),
         *ledger.compare(golden, {"out/loss": loss}, ledger.LOSS),
-        *mae.gradient_rows(golden, table.export_params(rows, grads), ""),
-        *mae.total_norm_rows(golden, grads),
+        *mae.backward_rows(golden, table.export_params(rows, grads), grads),
         *resampled(golden, model.encoder.grid),
         *larger(golden),
     ]
@@ -122,7 +121,4 @@ def gradients(golden):
     smoothing = whole.config["label_smoothing"]
     grad = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, model, smoothing)[0]))
     grads = grad(params, views)
-    return [
-        *mae.gradient_rows(golden, table.export_params(rows, grads), ""),
-        *mae.total_norm_rows(golden, grads),
-    ]
+    return mae.backward_rows(golden, table.export_params(rows, grads), grads)

@@ -19,20 +19,29 @@ def evaluate(bank, queries, *, k, temperature, standardize):
     and deviation (DINO's protocol doesn't). Raises UserError where `k` exceeds the bank.
     """
     (x, y), (q, labels) = bank, queries
-    if k > len(x):
-        raise UserError(f"config.evals.knn.k: {k} neighbours of {len(x)} bank images")
+    if max(k) > len(x):
+        raise UserError(
+            f"config.evals.knn.k: {max(k)} neighbours of {len(x)} bank images"
+        )
     if standardize:
         x, q = standardize_features(x, q)
     x, q = _unit(x), _unit(q)
     classes = int(max(y.max(), labels.max())) + 1
-    predicted = []
+    predicted = {count: [] for count in k}
     for start in range(0, len(q), CHUNK):
         chunk = q[start : start + CHUNK]
         padded = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0)))
-        votes = vote(padded, x, y, k=k, temperature=temperature, classes=classes)
-        predicted.append(np.asarray(votes).argmax(-1)[: len(chunk)])
-    top1 = float((np.concatenate(predicted) == labels).mean())
-    return {f"k{k}_T{temperature:g}/top1": top1}
+        for count in k:
+            votes = vote(
+                padded, x, y, k=count, temperature=temperature, classes=classes
+            )
+            predicted[count].append(np.asarray(votes).argmax(-1)[: len(chunk)])
+    return {
+        f"k{count}_T{temperature:g}/top1": float(
+            (np.concatenate(parts) == labels).mean()
+        )
+        for count, parts in predicted.items()
+    }
 
 
 @functools.partial(jax.jit, static_argnames=("k", "temperature", "classes"))

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_ssl_jax import partition
-from vit_ssl_jax.ops import images
+from vit_ssl_jax import partition, step
 
 
 def make_evaluator(method, mesh):
@@ -23,8 +22,7 @@ def make_evaluator(method, mesh):
         return {"loss": loss, **metrics}
 
     def forward(state, batch, valid, key):
-        image = images.to_float(batch["image"])
-        views = method.make_views(key, {**batch, "image": image})
+        views = method.make_views(key, step.prepare(batch))
         outputs = method.model.apply({"params": state.params}, views, False)
         each = jax.vmap(judge)(outputs, method.make_targets(state.ema, views))
         return jax.tree.map(lambda x: jnp.where(valid, x, 0.0).sum(), each)

@@ -36,9 +36,9 @@ class Suite:
             if why:
                 say(f"evaluator {name} is off: {why}")
                 continue
-            if "k" in settings and settings.k > len(self._sources[settings.bank]):
+            if "k" in settings and max(settings.k) > len(self._sources[settings.bank]):
                 raise UserError(
-                    f"config.evals.{name}.k: {settings.k} neighbours of "
+                    f"config.evals.{name}.k: {max(settings.k)} neighbours of "
                     f"{len(self._sources[settings.bank])} bank images ({settings.bank})"
                 )
             self._settings[name] = settings.to_dict()

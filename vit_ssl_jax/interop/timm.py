@@ -5,8 +5,6 @@ Theirs: a convolution `[D C P P]` as patch embedding, one fused `qkv.weight [3*A
 with q, k, v in front of the heads, `proj.weight [D A*E]`, fc1, fc2.
 """
 
-import numpy as np
-
 from vit_ssl_jax.interop.table import Fixed, dense_rows, norm_rows, row
 from vit_ssl_jax.ops import posemb
 
@@ -49,7 +47,7 @@ def encoder_rows(vit):
 
 def sincos(grid, width, cls):
     """Their fixed table `[1 N(+1) D]`: a class token's row is zero."""
-    return np.pad(posemb.sincos(grid, width), ((int(cls), 0), (0, 0)))[None]
+    return posemb.with_cls(posemb.sincos(grid, width), cls)
 
 
 def patch_rows(patch, width):

@@ -15,7 +15,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import heads, layers, vit
 from vit_ssl_jax.ops import jitter, tiles
 
 SIDE = 3  # cells a side; the centre is cell 4 of 9
@@ -48,9 +48,7 @@ class ContextPrediction(nn.Module):
         # The centre is encoded once, whatever the number of its pairs.
         x = encoder.embed(x.reshape(b * t, *x.shape[2:]))
         x = encoder.place(x, (side // encoder.patch, side // encoder.patch))
-        x = vit.pool(encoder.encode(x, train), self.pool, encoder.cls)
-        if self.pool == "mean":
-            x = layers.norm(style, "norm")(x)
+        x = heads.pooled(encoder.encode(x, train), self.pool, encoder)
         x = x.reshape(b, t, encoder.width)
         neighbour = x[:, 1:]
         centre = jnp.broadcast_to(x[:, :1], neighbour.shape)
@@ -120,7 +118,7 @@ def check(c, encoder):
     vit.check_choice("config.method.colour", c.colour, ("drop", "project", "gray"))
     vit.check_choice("config.method.pairs", c.pairs, ("all", "one"))
     vit.check_pool(c.pool, encoder.cls)
-    cell = min(encoder.grid) * encoder.patch // SIDE
+    cell = min(encoder.size) // SIDE
     if c.tile < 1 or c.tile % encoder.patch or c.tile > cell:
         raise UserError(
             f"config.method.tile: {c.tile} px is not a multiple of the patch of "

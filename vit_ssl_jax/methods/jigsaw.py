@@ -17,7 +17,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import heads, layers, vit
 from vit_ssl_jax.ops import jitter, permutations, tiles
 
 FURTHEST = 2  # px that a colour channel of a tile is moved by at most
@@ -48,9 +48,7 @@ class Jigsaw(nn.Module):
         """Logits `[B permutations]` float32."""
         style = self.encoder.style
         tokens = self.encoder(views["image"], train)
-        x = vit.pool(tokens, self.pool, self.encoder.cls)
-        if self.pool == "mean":
-            x = layers.norm(style, "norm")(x)
+        x = heads.pooled(tokens, self.pool, self.encoder)
         x = layers.dense(self.permutations, style, "head", style.initial.head)(x)
         return x.astype(jnp.float32)
 
@@ -107,7 +105,7 @@ def check(c, encoder):
     vit.check_choice("config.method.compat", c.compat, ("none", "official"))
     if c.grid not in (2, 3):
         raise UserError(f"config.method.grid: {c.grid} is not 2 or 3 cells a side")
-    height, width = (n * encoder.patch for n in encoder.grid)
+    height, width = encoder.size
     unit = c.grid * encoder.patch
     if height != width or height % unit:
         low = max(height // unit, 1) * unit

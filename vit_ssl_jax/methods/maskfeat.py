@@ -103,7 +103,7 @@ def draw(outputs, targets, views, *, grid, patch, mean_std, bins, cell, per_side
 
 def check_targets(c, encoder):
     """Raises UserError where the histograms don't fit the patches or the image."""
-    size = tuple(side * encoder.patch for side in encoder.grid)
+    size = encoder.size
     if c.bins < 2:
         raise UserError(f"config.method.bins: {c.bins} is not at least 2; published: 9")
     if c.cell < 1 or encoder.patch % c.cell:

@@ -15,7 +15,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import heads, layers, vit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,7 @@ class Rotation(nn.Module):
         image, style = views["image"], self.encoder.style
         b, t = image.shape[:2]
         tokens = self.encoder(image.reshape(b * t, *image.shape[2:]), train)
-        x = vit.pool(tokens, self.pool, self.encoder.cls)
-        if self.pool == "mean":
-            x = layers.norm(style, "norm")(x)
+        x = heads.pooled(tokens, self.pool, self.encoder)
         x = layers.dense(4, style, "head", style.initial.head)(x)
         return x.astype(jnp.float32).reshape(b, t, 4)
 
@@ -92,9 +90,8 @@ def make(c, context):
     vit.check_choice("config.method.turns", c.turns, ("all", "one"))
     encoder = context.vit(final_norm=c.pool == "cls")
     vit.check_pool(c.pool, encoder.cls)
-    rows, cols = encoder.grid
-    if rows != cols:
-        height, width = rows * encoder.patch, cols * encoder.patch
+    height, width = encoder.size
+    if height != width:
         raise UserError(
             f"config.data.size: {height}x{width} px is not square, and turned images "
             f"must keep their shape; set it to ({height}, {height})"

@@ -10,7 +10,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import heads, layers, vit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,13 @@ class Config:
     label_smoothing: float
     representation: int  # width of a tanh layer before the classifier, 0: none
     head_bias: float  # initial bias of the classifier
+    head_std: float  # initial deviation of its kernel, 0: zeros
+    ema: float  # decay of the averaged weights that are evaluated too, 0: none
+    mixup: float  # alpha of mixup's Beta law, 0: no mixup
+    cutmix: float  # alpha of CutMix's, 0: no CutMix
+    mix_prob: float  # probability that a batch is mixed
+    mix_switch: float  # probability of CutMix where both are on
+    erase: float  # probability that a rectangle of an image is erased
 
 
 class Supervised(nn.Module):
@@ -38,9 +45,7 @@ class Supervised(nn.Module):
         """Logits `[B classes]` float32."""
         style = self.encoder.style
         tokens = self.encoder(views["image"], train)
-        x = vit.pool(tokens, self.pool, self.encoder.cls)
-        if self.pool == "mean":
-            x = layers.norm(style, "norm")(x)
+        x = heads.pooled(tokens, self.pool, self.encoder)
         if self.representation:
             x = nn.tanh(layers.dense(self.representation, style, "representation")(x))
         x = layers.dense(

@@ -3,7 +3,17 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import layers, vit
+
+
+def pooled(tokens, how, encoder):
+    """One normed vector an image, inside a compact module: `[B N(+1) D] -> [B D]`.
+
+    The class token comes normed from the encoder; the mean of the patches gets a
+    LayerNorm called `norm` here.
+    """
+    x = vit.pool(tokens, how, encoder.cls)
+    return layers.norm(encoder.style, "norm")(x) if how == "mean" else x
 
 
 class PairScores(nn.Module):

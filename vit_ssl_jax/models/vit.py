@@ -76,6 +76,11 @@ class ViT(nn.Module):
     dropout: float  # after the position table and every dense layer but qkv
     style: layers.Style
 
+    @property
+    def size(self):
+        """(height, width) in pixels of the images that fill the grid."""
+        return tuple(side * self.patch for side in self.grid)
+
     def setup(self):
         init, tokens = self.style.initial, self.grid[0] * self.grid[1]
         fan_in = 3 * self.patch**2

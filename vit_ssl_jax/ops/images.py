@@ -33,6 +33,11 @@ def crop_resize(image, top, left, height, width, size):
     """
     rows = resize_matrix(top, height, image.shape[1], size[0])
     cols = resize_matrix(left, width, image.shape[2], size[1])
+    return resample(image, rows, cols)
+
+
+def resample(image, rows, cols):
+    """Weighted sums of pixels: `[B R S C], [B H R], [B W S] -> [B H W C]` float32."""
     return jnp.einsum(
         "bhr,brsc,bws->bhwc", rows, image, cols, precision=jax.lax.Precision.HIGHEST
     )

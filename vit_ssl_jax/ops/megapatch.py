@@ -42,9 +42,7 @@ def merge(image, rows, cols, patch):
         _matrix(cuts * patch, side, patch)
         for cuts, side in zip((rows, cols), image.shape[1:3])
     )
-    return jnp.einsum(
-        "bhr,brsc,bws->bhwc", rows, image, cols, precision=jax.lax.Precision.HIGHEST
-    )
+    return images.resample(image, rows, cols)
 
 
 def _matrix(cuts, old, patch):

@@ -22,6 +22,11 @@ def sincos(grid, width, endpoint=False):
     return table.astype(np.float32)
 
 
+def with_cls(table, cls):
+    """A class token's row of zeros in front, if there is one: `[N D] -> [1 N(+1) D]`."""
+    return np.pad(table, ((int(cls), 0), (0, 0)))[None]
+
+
 def _bicubic_matrix(old, new, a=-0.75):
     """Weights `[new old]` of torch's bicubic: half-pixel centres, no antialiasing."""
     centre = (np.arange(new) + 0.5) * old / new - 0.5
