@@ -36,8 +36,8 @@ def get_config():
         loss="softmax",
         label_smoothing=0.0,
         representation=0,
-        head_bias=0.0,  # theirs start the classifier at U(-1, 1) / sqrt(D), with bias
-        head_std=0.02,
+        head_bias=0.0,  # theirs: drawn like the kernel
+        head_std=0.0295,  # theirs: U(-1, 1) / sqrt(384), the same deviation
         ema=0.0,
         mixup=0.0,
         cutmix=0.0,
@@ -104,6 +104,14 @@ def get_config():
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=0, images=512, policy="warn")
     config.evals = dict(
-        pretext=dict(every_epochs=5.0, split="val"),
+        classify=dict(
+            every_epochs=5.0,
+            set="",
+            dir="",
+            split="val",
+            label="",
+            label_map=(),
+            metric="top1",
+        ),
     )
     return config

@@ -20,6 +20,7 @@ SMALL = {
     "log_every": 1,
     "checkpoint_every": 20,
     "summary": False,
+    "health.every": 0,
     "evals.knn.every_epochs": -1.0,
     "evals.linear.every_epochs": -1.0,
 }
@@ -35,7 +36,8 @@ def load(path, *arguments):
 
 def arguments(path):
     """What a config file can be given after a colon: tuples of arguments."""
-    choices = getattr(_module(path), "METHODS", None)
+    module = _module(path)
+    choices = getattr(module, "METHODS", None) or getattr(module, "RECIPES", None)
     return [(name,) for name in choices] if choices else [()]
 
 
@@ -71,10 +73,6 @@ def command(workdir, *, method="mae", devices=1, **changes):
     """Starts `python -m vit_ssl_jax.main` on the small run; returns the process."""
     changes = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    env = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "vit_ssl_jax.main"),
@@ -83,11 +81,19 @@ def command(workdir, *, method="mae", devices=1, **changes):
             *flags,
         ],
         cwd=ROOT,
-        env=env,
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def environment(devices):
+    """Environment variables of a command that sees so many CPU devices."""
+    return os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
 
 
 def metrics(workdir):

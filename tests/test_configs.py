@@ -8,8 +8,11 @@ import pytest
 
 from tests import runs
 from vit_ssl_jax import build, step
+from vit_ssl_jax.evaluators import suite
 
-RECIPES = sorted(p.name for p in (runs.ROOT / "configs").glob("*.py"))
+ALL = sorted(p.name for p in (runs.ROOT / "configs").glob("*.py"))
+EVALUATIONS = [name for name in ALL if name.startswith(("eval_", "probe_"))]
+RECIPES = [name for name in ALL if name not in EVALUATIONS]
 # Published: parameters of encoder and decoder without fixed tables (methods, 2(b), 3(b)).
 PARAMETERS = {
     "mae_vitb.py": 111_655_680,
@@ -27,6 +30,9 @@ PARAMETERS = {
     "relvit_cifar10_upstream.py": 21_628_480,
     "relvit_cifar10_finetune.py": 21_342_346,
     "relvit_cifar10_joint.py": 21_657_290,
+    "finetune_vitb.py": 86_567_656,
+    "finetune_vitl.py": 304_326_632,
+    "finetune_vith.py": 632_045_800,
     # The same encoders and a linear layer to the bins of the cells of a patch.
     "colorization_vitb.py": 85_646_592 + (768 + 1) * 4 * 4 * 261,
     "colorization_vitl.py": 303_098_880 + (1024 + 1) * 4 * 4 * 261,
@@ -64,22 +70,66 @@ def distinct():
     return list(kinds.values())
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_literal_and_says_how_it_is_run(name):
+def check_text(name, command):
+    """The file imports only its dict, and its docstring says how it is run."""
     text = (runs.ROOT / "configs" / name).read_text()
     tree = ast.parse(text)
     imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
     assert [n.module for n in imports] == ["ml_collections"]
-    assert f"python -m vit_ssl_jax.main --config=configs/{name}" in ast.get_docstring(
-        tree
-    )
-    keys = [set(c.keys()) for n in RECIPES for c in load_all(n)]
-    assert all(k == keys[0] for k in keys), "recipes differ in their keys"
+    wanted = f"python -m vit_ssl_jax.{command} --config=configs/{name}"
+    assert wanted in ast.get_docstring(tree)
+
+
+def check_names(name):
+    """A config is called what its file and its argument are."""
+    for arguments in runs.arguments(name):
+        want = ":".join((name.removesuffix(".py"), *arguments))
+        assert runs.load(name, *arguments).recipe == want
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_literal_and_says_how_it_is_run(name):
+    check_text(name, "main")
+    check_names(name)
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_is_literal_and_says_how_it_is_run(name):
+    check_text(name, "evaluate")
+    check_names(name)
+
+
+def test_configs_of_a_kind_have_the_same_keys():
+    """Of evaluators: those of the same kind, for training and for evaluation."""
+    for names in (RECIPES, EVALUATIONS):
+        kinds = {}
+        for config in (c for name in names for c in load_all(name)):
+            kinds.setdefault("config", set()).add(tuple(config))
+            for group in ("vit", "optim", "data", "online", "health"):
+                if group in config:
+                    kinds.setdefault(group, set()).add(tuple(sorted(config[group])))
+            for task in config.get("tasks", {}).values():
+                kinds.setdefault("task", set()).add(tuple(sorted(task)))
+            for name, settings in config.evals.items():
+                kind = suite.kind(name)
+                kinds.setdefault(kind, set()).add(tuple(sorted(settings)))
+        assert {kind: len(keys) for kind, keys in kinds.items()} == dict.fromkeys(
+            kinds, 1
+        )
+
+
+def different(configs):
+    """Of the configs of a file those whose programs differ."""
+    kinds = {}
+    for config in configs:
+        program = (config.method, config.vit, config.data.size, config.optim.name)
+        kinds.setdefault(str(program), config)
+    return list(kinds.values())
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_traces_at_full_size(name):
-    for config in load_all(name):
+    for config in different(load_all(name)):
         run = build.make_run(config)
         program = run.program
         key = jax.random.key(0)

@@ -15,13 +15,13 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
-    ["errors"],
-    ["ops", "partition", "optim", "checks", "signals", "workdir"],
+    ["errors", "published"],
+    ["command", "ops", "partition", "optim", "checks", "signals", "workdir", "flops"],
     ["models"],
     ["methods"],
     ["step", "checkpoint", "data", "interop", "writer"],
-    ["evaluators", "build", "pretrained"],
-    ["train", "evaluate", "plan"],
+    ["evaluators", "build", "pretrained", "inputs", "intro"],
+    ["train", "evaluate", "results", "plan"],
     ["main"],
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

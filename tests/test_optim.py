@@ -236,6 +236,105 @@ def test_lars_by_hand(tiny):
     np.testing.assert_allclose(second["bias"], [-10 * 1.9 * 0.5], rtol=1e-6)
 
 
+def test_sgd_by_hand(tiny):
+    """m = 0.9 m + g + wd w, w -= rate m; the bias isn't decayed."""
+    params = {"kernel": jnp.float32([2.0]), "bias": jnp.float32([1.0])}
+    grads = {"kernel": jnp.float32([0.5]), "bias": jnp.float32([0.5])}
+    numbers = {"name": "sgd", "lr": 0.1, "wd": 0.01, "wd_end": 0.01, "b1": 0.9}
+    tx = tiny.optimizer(warmup_epochs=0, first_step=0, **numbers).tx
+    state, first = tx.init(params), jnp.int32(0)
+    updates, state = tx.update(grads, state, params, step=first)
+    np.testing.assert_allclose(updates["kernel"], [-0.1 * 0.52], rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], [-0.05], rtol=1e-6)
+    params = optax.apply_updates(params, updates)  # 1.948, 0.95
+    updates, _ = tx.update(grads, state, params, step=first)
+    expected = -0.1 * (0.9 * 0.52 + 0.5 + 0.01 * 1.948)
+    np.testing.assert_allclose(updates["kernel"], [expected], rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], [-0.1 * 0.95], rtol=1e-6)
+
+
+def test_sgd_is_the_librarys(tree):
+    params, grads = tree
+    ours = optim.sgd(
+        lambda step: 0.1, lambda step: 0.3, momentum=0.9, no_decay=("bias", "scale")
+    )
+    theirs = optax.chain(
+        optax.add_decayed_weights(
+            0.3,
+            mask={
+                "block": {
+                    "up": {"kernel": True, "bias": False},
+                    "norm": {"scale": False},
+                },
+                "cls": True,
+            },
+        ),
+        optax.sgd(0.1, momentum=0.9),
+    )
+    a, b, state, other = params, params, ours.init(params), theirs.init(params)
+    for step in range(4):
+        scaled = optax.tree.scale(np.cos(step), grads)
+        updates, state = ours.update(scaled, state, a, step=step)
+        a = optax.apply_updates(a, updates)
+        updates, other = theirs.update(scaled, other, b)
+        b = optax.apply_updates(b, updates)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_layer_decay_works_with_every_optimiser(tiny, network, name):
+    """Two steps, so that momentum is there; decay of weights is slowed, too."""
+    params, grads = network
+
+    def last(decay):
+        numbers = {"wd": 0.1, "wd_end": 0.1, "warmup_epochs": 0, "first_step": 0}
+        tx = tiny.optimizer(name=name, layer_decay=decay, **numbers).tx
+        _, state = tx.update(grads, tx.init(params), params, step=jnp.int32(3))
+        return tx.update(grads, state, params, step=jnp.int32(4))[0]
+
+    slow, fast = last(0.5), last(1.0)
+    first, *blocks, head = optim.layer_factors(0.5, 3)
+    kernels = [tree["encoder"]["patch"]["kernel"] for tree in (slow, fast)]
+    np.testing.assert_allclose(kernels[0], first * kernels[1], rtol=1e-5)
+    kernels = [
+        tree["encoder"]["blocks"]["block"]["up"]["kernel"] for tree in (slow, fast)
+    ]
+    for i, factor in enumerate(blocks):
+        np.testing.assert_allclose(kernels[0][i], factor * kernels[1][i], rtol=1e-5)
+    kernels = [tree["head"]["kernel"] for tree in (slow, fast)]
+    np.testing.assert_allclose(kernels[0], head * kernels[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("decay", "depth", "published"),
+    [
+        (0.65, 12, [0.003697, 0.005688, 0.008751, 0.049022, 0.65, 1]),
+        (0.75, 24, [0.000753, 0.001003, 0.001338, 0.023757, 0.75, 1]),
+        (0.75, 32, [7.5e-5, 1.0e-4, 1.34e-4, 0.007517, 0.75, 1]),
+    ],
+)
+def test_layer_factors_are_the_published_ones(decay, depth, published):
+    factors = optim.layer_factors(decay, depth)
+    assert len(factors) == depth + 2
+    shown = [factors[i] for i in (0, 1, 2, depth // 2, depth, depth + 1)]
+    np.testing.assert_allclose(shown, published, rtol=5e-3)
+
+
+def test_the_rate_of_every_layer_is_printed():
+    line = optim.describe_layers(0.5, 3, 0.08)
+    assert line == (
+        "peak rates by layer: embedding 0.005, blocks 0.01 0.02 0.04, head 0.08"
+    )
+    assert optim.layer_factors(1.0, 3) == [1, 1, 1, 1, 1]
+
+
+def test_the_mask_token_belongs_to_the_first_layer():
+    key = jax.tree_util.DictKey
+    for path, expected in [(("mask_token",), 0.5**4), (("decoder", "mask_token"), 1.0)]:
+        path = [key(name) for name in path]
+        assert optim.layer_scale(path, (1, 1, 4), 0.5, 3) == expected
+
+
 @pytest.mark.parametrize("key, value", [("name", "lamb"), ("schedule", "step")])
 def test_other_optimisers_are_refused(tiny, key, value):
     with pytest.raises(UserError, match=f"config.optim.{key}: '{value}'"):

@@ -25,6 +25,8 @@ def test_a_stopped_run_ends_with_the_same_weights(method, tmp_path):
             "checkpoint_every": 2,
             "log_every": 1,
             "summary": False,
+            "health.every": 0,
+            "online.share": 0.1,
             "evals.knn.every_epochs": -1.0,
             "evals.pretext.every_epochs": -1.0,
         }

@@ -82,6 +82,27 @@ def test_fixed_positions_are_learned_on_from_where_they_were(trained, tmp_path, 
     np.testing.assert_array_equal(table[0], np.zeros(32))
 
 
+def test_an_encoder_goes_on_at_another_resolution(trained, tmp_path, capsys):
+    """Of a named checkpoint; its fixed table resampled, 4 x 4 to 6 x 4, then learned."""
+    changes = dict(data__size=(48, 32), vit__posemb="learned", optim__lr=0.0)
+    source = trained[1] / "checkpoints" / "6"
+    train.train(runs.small(steps=1, init_from=str(source), **changes), tmp_path)
+    said = capsys.readouterr().out
+    assert "resampled for a grid of 6x4 patches, not 4x4" in said
+    assert f"encoder: from {source}" in said
+    table = runs.weights(tmp_path)["params/encoder/posemb"][0]
+    fixed = posemb.resample(posemb.sincos((4, 4), 32), (4, 4), (6, 4))
+    np.testing.assert_array_equal(table[1:], fixed)
+
+
+def test_an_encoder_without_its_config_is_explained(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path / "bare")
+    (tmp_path / "bare" / "config.json").unlink()
+    changes = dict(init_from=str(tmp_path / "bare"), steps=1)
+    with pytest.raises(UserError, match="config.init_from: .*config.json can't be"):
+        train.train(runs.small(**changes), tmp_path / "run")
+
+
 def test_a_torn_encoder_is_explained(trained, tmp_path):
     shutil.copytree(trained[1], tmp_path / "torn")
     for path in (tmp_path / "torn" / "checkpoints" / "8" / "state").rglob("*"):

@@ -16,6 +16,15 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     assert [(m["step"], m["train/loss"]) for m in got] == [(10, 1), (20, 1), (30, 0.5)]
 
 
+def test_metrics_are_read_back_by_prefix(tmp_path):
+    assert writer.read_metrics(tmp_path, "ssl/") == []
+    log = writer.Writer(tmp_path, start=0, steps=100)
+    for step, metrics in enumerate([{"ssl/a": 1}, {"b": 2}, {"ssl/a": 3, "b": 4}]):
+        log.write(step, metrics)
+    log.close()
+    assert writer.read_metrics(tmp_path, "ssl/") == [{"ssl/a": 1}, {"ssl/a": 3}]
+
+
 def test_durations_read_well():
     assert [writer.duration(s) for s in (5, 65, 3725)] == ["5s", "1m05s", "1h02m"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from vit_ssl_jax import methods, optim, partition, step
+from vit_ssl_jax import flops, methods, optim, partition, step
 from vit_ssl_jax.checks import check_ranges
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
@@ -84,6 +84,20 @@ def make_run(config, devices=None):
         method=method,
         program=program,
     )
+
+
+def step_flops(config, devices=None):
+    """Model FLOPs of an optimiser step: int, of all devices together.
+
+    Recomputation (`config.vit.remat`) isn't counted, and accumulation changes nothing.
+    """
+    config = config.copy_and_resolve_references()
+    config.vit.remat, config.accum = "none", 1
+    run = make_run(config, devices)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with jax.set_mesh(run.mesh):
+        function = run.program.step.__wrapped__
+        return flops.count(function, run.program.state, run.program.batch, key)
 
 
 def check_batch(config, mesh):

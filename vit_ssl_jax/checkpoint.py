@@ -1,5 +1,7 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -46,13 +48,13 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like):
+    def restore(self, *likes):
         """Restores the newest whole checkpoint: `(state, seconds)`, or None.
 
-        `like` is the state as ShapeDtypeStructs with the shardings to restore to. A
-        checkpoint that can't be read is set aside as `damaged-<step>` and the one
-        before it is taken. Raises UserError where the checkpoint is of another model,
-        or none of them can be read.
+        `likes` are states as ShapeDtypeStructs with the shardings to restore to: the
+        first that fits is taken. A checkpoint that can't be read is set aside as
+        `damaged-<step>` and the one before it is taken. Raises UserError where the
+        checkpoint is of another model, or none of them can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged = []
@@ -61,8 +63,8 @@ class Checkpoints:
                 found = _shapes(self._manager.item_metadata(step)["state"])
                 if not found:
                     raise OSError("it lists no arrays")
-                same = found == _shapes(like)
-                out = self._read(step, like) if same else None
+                like = next((x for x in likes if found == _shapes(x)), None)
+                out = self._read(step, like) if like is not None else None
             except Exception as error:  # noqa: BLE001 - storage fails in many ways
                 logging.warning(
                     "Checkpoint %s is damaged (%s); trying the one before it.",
@@ -71,8 +73,9 @@ class Checkpoints:
                 )
                 damaged.append(step)
                 continue
-            if not same:
-                raise UserError(_mismatch(self._root / str(step), found, _shapes(like)))
+            if like is None:
+                wanted = _shapes(likes[0])
+                raise UserError(_mismatch(self._root / str(step), found, wanted))
             self._set_aside(damaged)
             return out
         if damaged:
@@ -111,52 +114,93 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_encoder(path, like):
-    """The encoder of another run's newest checkpoint: `(params, folder)`.
+def find_folder(path):
+    """A checkpoint's folder: `path` itself, or the newest one of the workdir `path`.
 
-    `path` is that run's workdir; `like` the encoder's parameters as ShapeDtypeStructs
-    with the shardings to restore to. Where the run kept a teacher (I-JEPA), it is the
-    teacher's. Two differences are fine: a final norm that `like` has no use for, and a
-    learned position table that only `like` has; neither is in the params. Raises
-    UserError for all others, and where nothing can be read. Unlike `restore` it can't
-    check the digest, which is that of the whole state.
+    Raises UserError where there is none.
     """
-    root = epath.Path(path).absolute() / "checkpoints"
+    path = epath.Path(path).absolute()
+    if path.parent.name == "checkpoints" and (path / "state").exists():
+        return path
+    root = path / "checkpoints"
     steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
     if not steps:
         raise UserError(
-            f"config.init_from: there is no checkpoint under {root}; give the --workdir "
-            "of a run that has saved one"
+            f"there is no checkpoint under {root}; give the --workdir of a run that "
+            "has saved one, or one of its checkpoints/STEP"
         )
-    folder = root / str(max(steps))
+    return root / str(max(steps))
+
+
+def load_encoder(path, like):
+    """The encoder of another run's newest checkpoint: `(params, folder)`.
+
+    `path` is that run's workdir or a `checkpoints/STEP` in it; `like` the encoder's
+    parameters as ShapeDtypeStructs with the shardings to restore to. Where the run kept
+    a teacher (I-JEPA) or averaged weights, it is theirs. Differences that are fine: a
+    final norm that `like` has no use for, which is left out; and a learned position
+    table that only `like` has, or that is of another grid: it comes in its own shape,
+    whole on every device. Raises UserError for all others, and where nothing can be
+    read. Unlike `restore` it can't check the digest, which is that of the whole state.
+    """
+    folder = find_folder(path)
+
+    def choose(tree):
+        part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
+        found, wanted = _shapes(tree[part]["encoder"]), dict(like)
+        table, ours = found.get("posemb"), wanted.pop("posemb", None)
+        if table and ours:
+            shape = table if table[-1] == ours.shape[-1] else ours.shape
+            whole = ours.sharding.update(spec=jax.sharding.PartitionSpec())
+            wanted["posemb"] = jax.ShapeDtypeStruct(shape, ours.dtype, sharding=whole)
+        unused = {k for k in found if k.startswith("norm/") and "norm" not in like}
+        found = {k: v for k, v in found.items() if k not in unused}
+        if found != _shapes(wanted):
+            raise UserError(_mismatch(folder, found, _shapes(wanted)))
+        return {part: {"encoder": wanted}}
+
+    (part,) = _read_part(folder, choose).values()
+    return part["encoder"], folder
+
+
+def load_params(path, like):
+    """All parameters of a run's checkpoint: `(params, averaged or None, folder)`.
+
+    `path` as in `load_encoder`, `like` all parameters. `averaged` are those that the
+    run kept under the same names beside (`config.method.ema`). Raises UserError where
+    the model is another or nothing can be read.
+    """
+    folder, wanted = find_folder(path), _shapes(like)
+
+    def choose(tree):
+        found = _shapes(tree["params"])
+        if found != wanted:
+            raise UserError(_mismatch(folder, found, wanted))
+        averaged = _shapes(tree["ema"] or {}) == wanted
+        return {"params": like} | ({"ema": like} if averaged else {})
+
+    parts = _read_part(folder, choose)
+    return parts["params"], parts.get("ema"), folder
+
+
+def _read_part(folder, choose):
+    """Restores the part of a state that `choose(metadata) -> shapes` asks for."""
     try:
-        return _read_encoder(folder, like), folder
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+            like = choose(reader.metadata(folder / "state").tree)
+            args = ocp.args.PyTreeRestore(
+                item=like,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+                partial_restore=True,
+            )
+            return reader.restore(folder / "state", args=args)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"config.init_from: {folder} can't be read ({_reason(error)}); delete it to "
-            "take the checkpoint before it"
+            f"{folder} can't be read ({_reason(error)}); delete it to take the "
+            "checkpoint before it"
         ) from error
-
-
-def _read_encoder(folder, like):
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        tree = reader.metadata(folder / "state").item_metadata.tree
-        part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
-        found, wanted = _shapes(tree[part]["encoder"]), _shapes(like)
-        unused = {k for k in found.keys() - wanted.keys() if k.startswith("norm/")}
-        fresh = (wanted.keys() - found.keys()) & {"posemb"}
-        found = {k: v for k, v in found.items() if k not in unused}
-        if found | {k: wanted[k] for k in fresh} != wanted:
-            raise UserError("config.init_from: " + _mismatch(folder, found, wanted))
-        item = {part: {"encoder": {k: v for k, v in like.items() if k not in fresh}}}
-        args = ocp.args.PyTreeRestore(
-            item=item,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-            partial_restore=True,
-        )
-        return reader.restore(folder / "state", args=args)[part]["encoder"]
 
 
 @jax.jit

@@ -44,6 +44,7 @@ RANGES = {
         lambda x: x in ("bicubic", "bilinear"),
     ),
     "data.resize": MIN_ONE,
+    "data.train_resize": ("at least 0 (pixels; 0: as in evaluation)", lambda x: x >= 0),
     "data.mean": ("three numbers", lambda x: len(x) == 3),
     "data.std": (
         "three numbers above 0",
@@ -51,6 +52,14 @@ RANGES = {
     ),
     "data.threads": ("at least 0 (0: by the number of cores)", lambda x: x >= 0),
     "data.eval_batch_size": MIN_ONE,
+    "online.share": ("from 0 to 1 (0: off)", lambda x: 0 <= x <= 1),
+    "online.lr": MIN_ZERO,
+    "online.queue": MIN_ONE,
+    "online.k": MIN_ONE,
+    "online.temperature": POSITIVE,
+    "health.every": ("at least 0 (0: never)", lambda x: x >= 0),
+    "health.images": ("at least 2", lambda x: x >= 2),
+    "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
 }
 OF_EVALUATORS = {
     "pool": ("'cls' or 'mean'", lambda x: x in ("cls", "mean")),

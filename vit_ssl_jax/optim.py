@@ -59,47 +59,54 @@ SCHEDULES = {
 }
 
 
-def layer_scale(path, shape, decay, depth):
-    """Factor of the learning rate of a parameter: `decay ** (L + 1 - layer)`.
+def add_decay(updates, params, decay, no_decay):
+    """Adds `decay` times every parameter whose last name isn't in `no_decay`.
 
-    Layer 0 is what stands before the encoder's blocks (patch embedding, class token,
-    positions), block i is layer i + 1, all else layer L + 1 (BEiT's and MAE's rule).
-    Scanned blocks get an array `[L 1 ...]`.
+    By name, never by rank, for scanned biases are matrices.
     """
-    names = [key.key for key in path]
-    if names[:2] == ["encoder", "blocks"]:
-        scale = decay ** (depth - jnp.arange(depth, dtype=float))
-        return scale.reshape(-1, *(1,) * (len(shape) - 1))
-    first = names[0] == "encoder" and names[1] in ("cls", "patch", "posemb")
-    return decay ** (depth + 1) if first else 1.0
+
+    def leaf(path, update, param):
+        return update if path[-1].key in no_decay else update + decay * param
+
+    return jax.tree_util.tree_map_with_path(leaf, updates, params)
 
 
-def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay, layer_decay=1.0):
+def descend(updates, rate):
+    """A step of `rate` down: each leaf `-rate` times itself."""
+    return jax.tree.map(lambda x: (-rate * x).astype(x.dtype), updates)
+
+
+def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay):
     """AdamW (Loshchilov & Hutter, 2019) whose rate and decay are functions of `step`.
 
-    `update(grads, state, params, step=...)`. Parameters whose last name is in
-    `no_decay` aren't decayed: by name, never by rank, for scanned biases are matrices.
-    Moments are float32. With `layer_decay` below 1 the rate of a parameter is
-    multiplied by its `layer_scale`.
+    `update(grads, state, params, step=...)`. Parameters named in `no_decay` aren't
+    decayed. Moments are float32.
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def update(grads, state, params, *, step):
         updates, state = adam.update(grads, state, params)
-        rate, decay = learning_rate(step), weight_decay(step)
-
-        def leaf(path, update, param):
-            if path[-1].key not in no_decay:
-                update = update + decay * param
-            scale = rate
-            if layer_decay != 1.0:
-                depth = len(jax.tree.leaves(params["encoder"]["blocks"])[0])
-                scale = rate * layer_scale(path, param.shape, layer_decay, depth)
-            return (-scale * update).astype(param.dtype)
-
-        return jax.tree_util.tree_map_with_path(leaf, updates, params), state
+        updates = add_decay(updates, params, weight_decay(step), no_decay)
+        return descend(updates, learning_rate(step)), state
 
     return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
+def sgd(learning_rate, weight_decay, *, momentum, no_decay):
+    """SGD with momentum, the form of torch and optax; no Nesterov.
+
+    `m = momentum m + (g + wd w)`, `w -= rate m`; parameters named in `no_decay` aren't
+    decayed. The transfer recipe of ViT (2021, B.1.1), without decay; its code keeps `m`
+    in bfloat16, here it is float32.
+    """
+    buffer = optax.trace(momentum)
+
+    def update(grads, state, params, *, step):
+        grads = add_decay(grads, params, weight_decay(step), no_decay)
+        updates, state = buffer.update(grads, state, params)
+        return descend(updates, learning_rate(step)), state
+
+    return optax.GradientTransformationExtraArgs(buffer.init, update)
 
 
 def lars(learning_rate, weight_decay, *, momentum, no_decay, trust=0.001):
@@ -123,10 +130,52 @@ def lars(learning_rate, weight_decay, *, momentum, no_decay, trust=0.001):
 
     def update(grads, state, params, *, step):
         updates, state = scaled.update(grads, state, params)
-        rate = learning_rate(step)
-        return jax.tree.map(lambda x: (-rate * x).astype(x.dtype), updates), state
+        return descend(updates, learning_rate(step)), state
 
     return optax.GradientTransformationExtraArgs(scaled.init, update)
+
+
+def layer_factors(decay, depth):
+    """Factor of the rate of layers 0 to L + 1, `decay ** (L + 1 - layer)`: a list.
+
+    Layer 0 is what stands before the encoder's blocks (patch embedding, tokens,
+    positions), block i is layer i + 1, all else layer L + 1 (BEiT's and MAE's rule).
+    """
+    return [decay ** (depth + 1 - layer) for layer in range(depth + 2)]
+
+
+def describe_layers(decay, depth, peak):
+    """One line: the peak learning rate of every layer of an encoder of `depth` blocks."""
+    first, *blocks, last = (f"{peak * f:.3g}" for f in layer_factors(decay, depth))
+    blocks = " ".join(blocks)
+    return f"peak rates by layer: embedding {first}, blocks {blocks}, head {last}"
+
+
+def layer_scale(path, shape, decay, depth):
+    """A parameter's own of `layer_factors`; scanned blocks get an array `[L 1 ...]`."""
+    names = [key.key for key in path]
+    if names[:2] == ["encoder", "blocks"]:
+        scale = decay ** (depth - jnp.arange(depth, dtype=float))
+        return scale.reshape(-1, *(1,) * (len(shape) - 1))
+    first = names[0] == "encoder" and names[1] in ("cls", "patch", "posemb")
+    return decay ** (depth + 1) if first or names == ["mask_token"] else 1.0
+
+
+def scale_layers(tx, decay):
+    """Any optimiser with its updates multiplied by the factors of their layers.
+
+    So the end of the schedule and weight decay are, too, as in MAE's fine-tuning.
+    """
+
+    def update(grads, state, params, *, step):
+        updates, state = tx.update(grads, state, params, step=step)
+        depth = len(jax.tree.leaves(params["encoder"]["blocks"])[0])
+        scaled = jax.tree_util.tree_map_with_path(
+            lambda path, x: layer_scale(path, x.shape, decay, depth) * x, updates
+        )
+        return scaled, state
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,24 +226,23 @@ def make_optimizer(config, *, steps, epochs, batch_size):
         offset=config.first_step,
     )
     tx = make_transformation(config, rate, decay)
+    if config.layer_decay != 1.0:
+        tx = scale_layers(tx, config.layer_decay)
     if config.clip:
         tx = optax.chain(optax.clip_by_global_norm(config.clip), tx)
     return Optimizer(tx, {"lr": rate, "weight_decay": decay})
 
 
 def make_transformation(config, rate, decay):
-    """The update rule of `config.optim.name`."""
+    """The update rule of `config.optim.name`; `b1` is the momentum of sgd and lars."""
     no_decay = tuple(config.no_decay)
     if config.name == "adamw":
-        return adamw(
-            rate,
-            decay,
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            no_decay=no_decay,
-            layer_decay=config.layer_decay,
-        )
+        numbers = dict(b1=config.b1, b2=config.b2, eps=config.eps)
+        return adamw(rate, decay, **numbers, no_decay=no_decay)
+    if config.name == "sgd":
+        return sgd(rate, decay, momentum=config.b1, no_decay=no_decay)
     if config.name == "lars":
         return lars(rate, config.wd, momentum=config.b1, no_decay=no_decay)
-    raise UserError(f"config.optim.name: {config.name!r} is not one of adamw, lars")
+    raise UserError(
+        f"config.optim.name: {config.name!r} is not one of adamw, sgd, lars"
+    )

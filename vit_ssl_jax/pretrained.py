@@ -5,48 +5,123 @@ import json
 import flax
 import jax
 import jax.numpy as jnp
-from etils import epath
+import numpy as np
 
 from vit_ssl_jax import checkpoint
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import posemb
 
 # What changes the meaning of weights, though they fit.
 TELLING = ("vit.gelu", "vit.norm_eps", "vit.posemb", "data.mean", "data.std")
+SHAPE = ("vit.variant", "data.size")  # give the grid of patches
 
 
 def init_encoder(config, run, state):
     """The fresh state with the encoder of `config.init_from`; and what to say about it.
 
-    A table that is learned from here on starts as the fixed one that the encoder was
-    trained with, as in MAE's fine-tuning; without any, as a fresh one. Raises UserError
-    where the encoder doesn't fit.
+    Raises UserError where that encoder doesn't fit.
     """
-    like = run.program.state.params["encoder"]
-    encoder, folder = checkpoint.load_encoder(config.init_from, like)
-    lines = [f"encoder: from {folder}"]
-    written = (epath.Path(config.init_from) / "config.json").read_text()
-    theirs, ours = (
-        flax.traverse_util.flatten_dict(json.loads(text), sep=".")
-        for text in (written, config.to_json_best_effort())
-    )
+    try:
+        encoder, lines = load(config.init_from, run)
+        theirs = read_config(checkpoint.find_folder(config.init_from))
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+    ours = _flat(json.loads(config.to_json_best_effort()))
     lines += [
         f"encoder: it was trained with {key}={theirs[key]!r}, here it is {ours[key]!r}"
         for key in TELLING
         if theirs[key] != ours[key]
     ]
-    if "posemb" in like and "posemb" not in encoder:
-        if theirs["vit.posemb"] == "none":
-            lines.append("encoder: it has no position table, a fresh one is learned")
-        else:
-            lines.append("encoder: its fixed position table is learned from here on")
-            table = fixed_table(run.encoder, theirs["vit.posemb"])
-            encoder["posemb"] = jax.device_put(table, like["posemb"].sharding)
     params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
     ema = jax.tree.map(jnp.copy, run.method.init_ema(params))
     return state.replace(params=params, ema=ema), lines
 
 
-def fixed_table(encoder, name):
-    """The sine-cosine table of a ViT's grid, class token's row zero: `[1 N(+1) D]`."""
-    table = posemb.sincos(encoder.grid, encoder.width, name == "sincos_big_vision")
+def load(path, run):
+    """The encoder of another run, fitted to the ViT of `run`: `(params, lines to say)`.
+
+    `path` is that run's workdir or a `checkpoints/STEP` in it. A position table that is
+    learned from here on starts as the one that the encoder was trained with, learned or
+    fixed, resampled where the grid of patches is another, as in MAE's fine-tuning. It
+    is missing in `params` where there was none. Raises UserError where the encoder
+    doesn't fit.
+    """
+    like = run.program.state.params["encoder"]
+    encoder, folder = checkpoint.load_encoder(path, like)
+    learned = encoder.pop("posemb", None)
+    table, lines = place_encoder(learned, run.encoder, read_config(folder))
+    if table is not None:
+        encoder["posemb"] = jax.device_put(table, like["posemb"].sharding)
+    return encoder, [f"encoder: from {folder}", *lines]
+
+
+def read_config(folder):
+    """What tells how a checkpoint's encoder was trained: `{dotted key: value}`."""
+    config = _flat(read_whole_config(folder))
+    missing = [key for key in TELLING + SHAPE if key not in config]
+    if missing:
+        raise UserError(
+            f"the config.json of {folder} has no {', '.join(missing)}; is it a run's?"
+        )
+    return config
+
+
+def read_whole_config(folder):
+    """The config of the run that a checkpoint's folder belongs to: nested dicts."""
+    file = folder.parent.parent / "config.json"
+    try:
+        config = json.loads(file.read_text())
+        if not isinstance(config, dict):
+            raise TypeError("it is no dict")
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} can't be read ({error}), and only it says how the encoder was "
+            "trained; copy it there from the run that wrote the checkpoint"
+        ) from error
+    return config
+
+
+def place_encoder(table, encoder, theirs):
+    """Where the patches are from here on: `(table [1 N(+1) D] or None, lines to say)`.
+
+    `table` is the learned one that came with the encoder, None where it has none;
+    `encoder` is the ViT of this run, `theirs` the other run's config.
+    """
+    patch = vit.decode_variant(theirs["vit.variant"])["patch"]
+    old, new = tuple(side // patch for side in theirs["data.size"]), encoder.grid
+    change = f"grid of {new[0]}x{new[1]} patches, not {old[0]}x{old[1]}"
+    kind, lines = theirs["vit.posemb"], []
+    if kind == "none" or encoder.posemb == "none":
+        if encoder.posemb == "learned":
+            lines.append("encoder: it has no position table, a fresh one is learned")
+        return None, lines
+    if encoder.posemb != "learned":
+        if old != new:
+            lines.append(
+                f"encoder: its fixed position table is made anew for a {change}"
+            )
+        return None, lines
+    if table is None:
+        lines.append("encoder: its fixed position table is learned from here on")
+        table = fixed_table(old, encoder, kind)
+    table = np.asarray(table)
+    if table.shape[1] != old[0] * old[1] + encoder.cls:
+        raise UserError(
+            f"its position table has {table.shape[1]} rows, but its config.json says "
+            f"vit.variant={theirs['vit.variant']!r}, data.size={theirs['data.size']}"
+        )
+    if old != new:
+        lines.append(f"encoder: its position table is resampled for a {change}")
+        table = posemb.resample(table[0], old, new)[None]
+    return table, lines
+
+
+def fixed_table(grid, encoder, kind):
+    """The sine-cosine table of a grid, class token's row zero: `[1 N(+1) D]`."""
+    table = posemb.sincos(grid, encoder.width, kind == "sincos_big_vision")
     return posemb.with_cls(table, encoder.cls)
+
+
+def _flat(config):
+    return flax.traverse_util.flatten_dict(config, sep=".")

@@ -24,6 +24,8 @@ class TrainState:
     params: Any
     opt_state: Any
     ema: Any
+    # Of `evaluators.online`, which the step leaves alone; {}: none.
+    probe: Any = flax.struct.field(default_factory=dict)
 
 
 def init_state(key, batch, *, method: Method, optimizer: Optimizer):
@@ -76,7 +78,10 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
         "train/loss": loss,
         "train/grad_norm": optax.tree.norm(grads),
     }
-    return TrainState(state.step + 1, params, opt_state, ema), metrics
+    state = state.replace(
+        step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+    )
+    return state, metrics
 
 
 def accumulate(micro_step, views, key, accum):
@@ -156,15 +161,17 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
         donate_argnums=0,
     )
     return Program(
-        init=_with_mesh(jit_init, mesh),
-        step=_with_mesh(jit_step, mesh),
+        init=with_mesh(jit_init, mesh),
+        step=with_mesh(jit_step, mesh),
         state=state,
         batch=batch,
         replicated=whole,
     )
 
 
-def _with_mesh(function, mesh):
+def with_mesh(function, mesh):
+    """A jitted function that knows the mesh when it is traced; `.lower` too."""
+
     @functools.wraps(function)
     def call(*args):
         with jax.set_mesh(mesh):
@@ -186,3 +193,18 @@ def put_batch(batch, mesh):
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
         batch,
     )
+
+
+def take(tree, count, mesh):
+    """The first examples of every device's share, `count` in all: `[B ...] -> [n ...]`.
+
+    So nothing moves between devices. `count` divides by the devices that B is split
+    over, as B does.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def leaf(x):
+        shares = x.reshape(ways, len(x) // ways, *x.shape[1:])[:, : count // ways]
+        return partition.pin_batch(shares.reshape(count, *x.shape[1:]))
+
+    return jax.tree.map(leaf, tree)

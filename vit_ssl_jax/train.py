@@ -1,21 +1,24 @@
 """The loop: from a config and a workdir to a trained encoder, resumable at any step."""
 
 import contextlib
+import dataclasses
+import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 import vit_ssl_jax
-from vit_ssl_jax import build, checkpoint, step
-from vit_ssl_jax.data import pipeline, sources
+from vit_ssl_jax import build, checkpoint, inputs, step
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import suite, summary
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.evaluators import health, online, suite, summary
+from vit_ssl_jax.intro import introduce
 from vit_ssl_jax.pretrained import init_encoder
 from vit_ssl_jax.signals import stop_on_signal
 from vit_ssl_jax.workdir import open_workdir, write_config
-from vit_ssl_jax.writer import Meter, Writer, console_line, results_line
+from vit_ssl_jax.writer import Meter, Writer, console_line, read_metrics, results_line
 
 
 def train(config, workdir):
@@ -30,21 +33,34 @@ def train(config, workdir):
         return run_to_end(config, open_workdir(workdir), asked)
 
 
+@dataclasses.dataclass
+class Session:
+    """What the loop works with."""
+
+    config: Any
+    run: build.Run
+    source: Any  # of images
+    evals: suite.Suite
+    probe: online.Probe
+    monitor: health.Monitor
+    checkpoints: checkpoint.Checkpoints
+    log: Writer
+    clock: Callable  # () -> seconds of the run, over all its sessions
+    asked: Any  # true once a signal asks to stop
+
+
 def run_to_end(config, workdir, asked):
     """`train` with its two ends: what is built before the loop, what is said after it."""
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
-    source, lines = open_data(config)
-    run = build.make_run(config)
+    source, line = inputs.open_data(config)
+    run, lines = build.make_run(config), [line]
     evals = suite.Suite(config, run, source.num_classes > 0, lines.append)
+    probe = online.Probe(config, run, functools.partial(build.step_flops, config))
+    lines.append(probe.line)
 
     checkpoints = checkpoint.Checkpoints(workdir, config.keep)
-    restored = checkpoints.restore(run.program.state)
-    key = jax.random.key(config.seed)
-    state, seconds = restored or (run.program.init(key), 0.0)
-    if config.init_from and not restored:
-        state, notes = init_encoder(config, run, state)
-        lines += notes
+    state, seconds, notes = first_state(config, run, probe, checkpoints)
     start = int(state.step)
     if start > run.steps:
         raise UserError(
@@ -54,12 +70,14 @@ def run_to_end(config, workdir, asked):
     changed = write_config(config, workdir, vit_ssl_jax.__version__)
     log = Writer(workdir, start=start, steps=run.steps)
     with contextlib.closing(log):
-        introduce(log.say, config, run, state, lines, changed)
+        introduce(log.say, config, run, state, lines + notes, changed)
+        monitor = health.Monitor(config, run, read_metrics(workdir, "ssl/"))
         clock = Clock(begun, seconds)
+        session = Session(
+            config, run, source, evals, probe, monitor, checkpoints, log, clock, asked
+        )
         try:
-            state = loop(
-                config, run, source, state, evals, log, checkpoints, clock, asked
-            )
+            state = loop(session, state)
         finally:
             checkpoints.close()
         if source.broken:
@@ -73,130 +91,119 @@ def run_to_end(config, workdir, asked):
         return summary.report(
             evals,
             state,
-            run.program.init(key),
+            run.program.init(jax.random.key(config.seed)),
             workdir=workdir,
             seconds=clock,
             say=log.say,
         )
 
 
-def open_data(config):
-    """Opens the training data; its own counts replace the config's, and are printed."""
-    data = config.data
-    source = sources.open_source(data.name, data.dir, data.split, labels=data.labels)
-    line = f"data: {data.name}, split {data.split}: {len(source):,} images"
-    if source.num_classes:
-        line += f" in {source.num_classes} classes"
-    else:
-        line += " without labels"
-    if (len(source), source.num_classes) != (data.num_examples, data.num_classes):
-        line += (
-            f" (the config says {data.num_examples:,} in {data.num_classes}; "
-            "the data's own counts are used)"
-        )
-    data.num_examples, data.num_classes = len(source), source.num_classes
-    return source, [line]
+def first_state(config, run, probe, checkpoints):
+    """The state to start from, the run's seconds before it, and what to say about it.
+
+    A checkpoint without online probes, or with ones that aren't wanted any more, fits.
+    """
+    bare, lines = run.program.state, []
+    likes = [bare.replace(probe=probe.like), bare]
+    if not probe.images:
+        likes.reverse()
+    state, seconds = checkpoints.restore(*likes) or (None, 0.0)
+    resumed = state is not None
+    if not resumed:
+        state = run.program.init(jax.random.key(config.seed))
+        if config.init_from:
+            state, lines = init_encoder(config, run, state)
+    if probe.images and not state.probe:
+        state = state.replace(probe=probe.init())
+        lines += ["online probes: none in the checkpoint, they start here"] * resumed
+    elif state.probe and not probe.images:
+        state = state.replace(probe={})
+        lines.append("online probes: those in the checkpoint are dropped")
+    return state, seconds, lines
 
 
-def introduce(say, config, run, state, lines, changed):
-    """What is about to run, on what, and where it starts."""
-    devices, mesh = jax.devices(), run.mesh.shape
-    axes = " ".join(f"{name}={size}" for name, size in mesh.items())
-    say(
-        f"vit_ssl_jax {vit_ssl_jax.__version__}, jax {jax.__version__}, "
-        f"{len(devices)} {devices[0].device_kind} device(s), mesh {axes}"
-    )
-    for line in lines:
-        say(line)
-    total, encoder = (
-        vit.parameter_count(p) / 1e6 for p in (state.params, run.encoder_params(state))
-    )
-    say(
-        f"model: {config.method.name}, ViT {config.vit.variant} on a grid of "
-        f"{'x'.join(map(str, run.encoder.grid))}: {total:.2f} M parameters, "
-        f"{encoder:.2f} M of them in the encoder"
-    )
-    say(
-        f"run: {run.steps} steps of {config.batch_size} images "
-        f"({run.steps / run.steps_per_epoch:.1f} epochs), peak learning rate "
-        f"{run.peak_rate:g}"
-    )
-    for line in changed:
-        say(f"note: changed since this run was started: {line}")
-    done = int(state.step)
-    if done == run.steps:
-        say(f"already finished at step {done}")
-    else:
-        say(f"starting at step {done}" if done else "starting afresh")
-
-
-def loop(config, run, source, state, evals, log, checkpoints, clock, asked):
+def loop(s, state):
     """Steps until the end or until a signal asks to stop; returns the state, saved."""
+    config, run, log = s.config, s.run, s.log
     key = jax.device_put(jax.random.key(config.seed), run.program.replicated)
     start = int(state.step)
-    batches = open_batches(config, source, start)
+    batches = inputs.open_batches(config, s.source, start)
     meter = Meter(start)
     for done in range(start + 1, run.steps + 1):
-        if asked:
+        if s.asked:
             break
         with meter.waiting():
             batch = next(batches)
         batch = step.put_batch(batch, run.mesh)
-        with jax.transfer_guard("disallow"):
-            state, metrics = run.program.step(state, batch, key)
+        state, metrics = advance(s, state, batch, key, done)
         log.advance()
         if done == start + 1:
-            jax.block_until_ready(metrics)
+            jax.block_until_ready((metrics, state.probe))
             log.say(f"first step, with compilation: {meter.seconds():.1f} s")
             meter = Meter(done)
 
         last = done == run.steps
         if done % config.log_every == 0 or last:
-            metrics = jax.device_get(metrics)
-            check_finite(metrics["train/loss"], done)
-            metrics |= meter.read(done, config.batch_size)
-            metrics |= {
-                "epoch": done / run.steps_per_epoch,
-                "examples_seen": done * config.batch_size,
-                "data/broken_images": len(source.broken),
-            }
-            log.write(done, metrics)
-            log.say(console_line(done, run.steps, metrics))
+            write_metrics(s, state, metrics, meter, done)
             meter = Meter(done)
-        if due := evals.due(done, last):
-            results = evals.evaluate(state, due)
+        if s.monitor.due(done):
+            watch_health(s, state, batch, key, done)
+            meter = Meter(done)
+        if due := s.evals.due(done, last):
+            results = s.evals.evaluate(state, due)
             log.write(done, results)
             log.say(results_line(results))
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             check_finite(jax.device_get(metrics["train/loss"]), done)
-            checkpoints.save(state, clock())
+            s.checkpoints.save(state, s.clock())
     if start == int(state.step) < run.steps:  # stopped before the first step
-        checkpoints.save(state, clock())
+        s.checkpoints.save(state, s.clock())
     elif int(state.step) > start:
         check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
-        checkpoints.save(state, clock())
+        s.checkpoints.save(state, s.clock())
     return state
 
 
-def open_batches(config, source, start):
-    """This process's training batches from step `start` on."""
-    data = config.data
-    return pipeline.train_batches(
-        source,
-        batch_size=config.batch_size,
-        size=tuple(data.size),
-        pad=data.pad,
-        crop=tuple(data.crop),
-        ratio=tuple(data.ratio),
-        flip=data.flip,
-        interpolation=data.interpolation,
-        resize=data.resize,
-        seed=config.seed,
-        start_step=start,
-        shard=(jax.process_index(), jax.process_count()),
-        threads=data.threads or None,
-    )
+def advance(s, state, batch, key, done):
+    """One step, then the online probes, which the step's program never sees."""
+    probe = state.probe
+    with jax.transfer_guard("disallow"):
+        state, metrics = s.run.program.step(state.replace(probe={}), batch, key)
+        state = s.probe.after(state.replace(probe=probe), batch, done)
+    return state, metrics
+
+
+def write_metrics(s, state, metrics, meter, done):
+    """Writes what the step and the online probes say, and the speed."""
+    metrics = jax.device_get(metrics | s.probe.metrics(state, done))
+    check_finite(metrics["train/loss"], done)
+    metrics |= meter.read(done, s.config.batch_size)
+    metrics |= {
+        "epoch": done / s.run.steps_per_epoch,
+        "examples_seen": done * s.config.batch_size,
+        "data/broken_images": len(s.source.broken),
+    }
+    s.log.write(done, metrics)
+    s.log.say(console_line(done, s.run.steps, metrics))
+
+
+def watch_health(s, state, batch, key, done):
+    """Measures the representation; says when it collapses, and stops where asked to.
+
+    Raises UserError under the policy "stop", the state saved.
+    """
+    readings, alarm = s.monitor.check(state, batch, key)
+    s.log.write(done, readings)
+    if alarm:
+        s.log.say(f"step {done}: {alarm}")
+    if alarm and s.config.health.policy == "stop":
+        check_finite(readings["ssl/feature_std"], done)
+        s.checkpoints.save(state, s.clock())
+        raise UserError(
+            f"stopped at step {done} and saved, for config.health.policy is 'stop': "
+            f"{alarm}; --config.health.policy=warn goes on from there regardless"
+        )
 
 
 def check_finite(loss, done):

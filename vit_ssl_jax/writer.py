@@ -81,6 +81,14 @@ def cut_back(path, step):
     replace(path, "".join(kept))
 
 
+def read_metrics(workdir, prefix):
+    """The metrics of a workdir whose names start with `prefix`: a dict a line, in order."""
+    path = epath.Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = (json.loads(line) for line in lines if f'"{prefix}' in line)
+    return [{k: v for k, v in row.items() if k.startswith(prefix)} for row in rows]
+
+
 def duration(seconds):
     """Seconds as "1h02m", "3m20s" or "45s"."""
     minutes, seconds = divmod(int(seconds), 60)

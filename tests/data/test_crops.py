@@ -1,6 +1,5 @@
-"""Crops: against Pillow, the closed form of torchvision's box, and broken files."""
+"""Crops: against Pillow, and the closed forms of torchvision's and of MAE's box."""
 
-import io
 import math
 
 import numpy as np
@@ -21,85 +20,6 @@ def picture(height, width, seed=0):
     waves = [np.sin(x / 7 + c) + np.cos(y / (5 + c)) for c in range(3)]
     noise = rng.normal(0, 4, (height, width, 3))
     return (np.stack(waves, -1) * 50 + 128 + noise).clip(0, 255).astype(np.uint8)
-
-
-def encode(pixels, form, mode="RGB", **options):
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, form, **options)
-    return file.getvalue()
-
-
-FORMS = [
-    ("JPEG", "RGB", {"quality": 95}),
-    ("JPEG", "RGB", {"quality": 95, "progressive": True}),
-    ("JPEG", "L", {}),
-    ("JPEG", "CMYK", {"quality": 95}),
-    ("PNG", "RGB", {}),
-    ("PNG", "RGBA", {}),
-    ("PNG", "P", {}),
-    ("PNG", "L", {}),
-    ("WEBP", "RGB", {"lossless": True}),
-    ("BMP", "RGB", {}),
-    ("TIFF", "RGB", {}),
-    ("GIF", "P", {}),
-]
-
-
-@pytest.mark.parametrize(("form", "mode", "options"), FORMS)
-def test_decode_agrees_with_pillow(form, mode, options):
-    data = encode(picture(40, 50), form, mode, **options)
-    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int32)
-    ours = crops.decode(data)
-    assert (ours.shape, ours.dtype) == ((40, 50, 3), np.uint8)
-    assert np.abs(ours - theirs).mean() < 1.5
-
-
-@pytest.mark.parametrize(("form", "mode", "options"), FORMS)
-def test_files_cut_short_are_broken(form, mode, options):
-    data = encode(picture(40, 50), form, mode, **options)
-    for kept in (0, 1, 20, len(data) // 2, len(data) - 100):
-        with pytest.raises(ValueError, match="not a whole image"):
-            crops.decode(data[:kept])
-
-
-def test_jpeg_cut_by_a_few_bytes_is_broken_and_extra_bytes_are_not():
-    data = encode(picture(40, 50), "JPEG")
-    for missing in (1, 2, 3, 10):
-        with pytest.raises(ValueError, match="not a whole image"):
-            crops.decode(data[:-missing])
-    for extra in (b"\0" * 30, b"trailer"):
-        np.testing.assert_array_equal(crops.decode(data + extra), crops.decode(data))
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_opencv_never_sees_a_file_without_its_end(form, monkeypatch):
-    """Some of its versions fill up what is missing with grey and say nothing."""
-    data = encode(picture(40, 50), form)
-    grey = np.full((40, 50, 3), 128, np.uint8)
-    monkeypatch.setattr(crops.cv2, "imdecode", lambda *_: grey)
-    assert crops.decode(data) is grey
-    with pytest.raises(ValueError, match="not a whole image"):
-        crops.decode(data[:-100])
-
-
-def test_decode_turns_upright_in_both_decoders():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    data = encode(picture(40, 50), "JPEG", exif=exif)
-    assert crops.decode(data).shape == (50, 40, 3)
-    assert crops.decode(data + b"trailer").shape == (50, 40, 3)
-
-
-def test_decode_passes_pixels_through():
-    pixels = picture(4, 5)
-    assert crops.decode(pixels) is pixels
-
-
-def test_decode_prints_nothing(capfd):
-    for form in ("JPEG", "PNG", "WEBP"):
-        with pytest.raises(ValueError, match="not a whole image"):
-            crops.decode(encode(picture(40, 50), form)[:200])
-    assert capfd.readouterr() == ("", "")
 
 
 sides = st.integers(1, 400)
@@ -165,18 +85,56 @@ def test_box_areas_and_ratios_are_distributed_as_asked():
         assert gap < 1.95 / math.sqrt(4000)  # Kolmogorov-Smirnov at 0.1 %
 
 
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((100, 100), (80, 80)),  # fits: sqrt(0.64 * 100 * 100)
+        (
+            (30, 1000),
+            (30, 139),
+        ),  # sqrt(0.64 * 30 * 1000) = 138.6: height is the image's
+        ((1000, 30), (139, 30)),
+    ],
+)
+def test_clamped_box_has_the_sides_drawn_or_those_of_the_image(shape, box):
+    """MAE's crop neither draws again nor keeps the ratio."""
+    rng = np.random.default_rng(0)
+    fixed = {"scale": (0.64, 0.64), "ratio": (1.0, 1.0)}
+    drawn = [crops.draw_clamped_box(rng, shape, **fixed) for _ in range(4000)]
+    tops, lefts, *sides = np.transpose(drawn)
+    assert (np.transpose(sides) == box).all()
+    for starts, room in ((tops, shape[0] - box[0]), (lefts, shape[1] - box[1])):
+        assert (starts.min(), starts.max()) == (0, room)  # both ends turn up
+
+
+@settings(max_examples=200, deadline=None)
+@given(h=sides, w=sides, seed=seeds)
+def test_clamped_box_is_torchvisions_where_its_first_draw_fits(h, w, seed):
+    numbers = {"scale": (0.08, 1.0), "ratio": RATIO}
+    rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+    top, left, height, width = crops.draw_clamped_box(rng, (h, w), **numbers)
+    assert 0 <= top <= top + height <= h and 0 <= left <= left + width <= w
+    assert height > 0 and width > 0
+    area = h * w * again.uniform(0.08, 1.0)
+    aspect = math.exp(again.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+    free = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+    assert (height, width) == (min(max(free[0], 1), h), min(max(free[1], 1), w))
+    if 0 < free[0] <= h and 0 < free[1] <= w:
+        theirs = crops.draw_box(np.random.default_rng(seed), (h, w), **numbers)
+        assert (top, left, height, width) == theirs
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_random_resized_crop_is_pillow_on_the_box(interpolation):
+@pytest.mark.parametrize("single_draw", [False, True])
+def test_random_resized_crop_is_pillow_on_the_box(interpolation, single_draw):
     image = picture(60, 80)
-    for seed in range(5):
+    draw = crops.draw_clamped_box if single_draw else crops.draw_box
+    how = {"interpolation": interpolation, "single_draw": single_draw}
+    for seed in range(8):
         box = {"scale": (0.2, 1.0), "ratio": RATIO}
         rng = np.random.default_rng(seed)
-        ours = crops.random_resized_crop(
-            rng, image, size=(24, 40), interpolation=interpolation, **box
-        )
-        top, left, height, width = crops.draw_box(
-            np.random.default_rng(seed), (60, 80), **box
-        )
+        ours = crops.random_resized_crop(rng, image, size=(24, 40), **how, **box)
+        top, left, height, width = draw(np.random.default_rng(seed), (60, 80), **box)
         theirs = Image.fromarray(image).crop((left, top, left + width, top + height))
         method = getattr(Image.Resampling, interpolation.upper())
         np.testing.assert_array_equal(ours, np.asarray(theirs.resize((40, 24), method)))
@@ -220,6 +178,40 @@ def test_center_crop_leaves_an_image_of_the_size_alone():
     np.testing.assert_array_equal(out, image)
 
 
+def test_squash_ignores_the_aspect():
+    image = picture(60, 90)
+    how = {"interpolation": "bilinear", "squash": True}
+    ours = crops.resize_and_center_crop(image, size=(24, 24), resize=24, **how)
+    theirs = Image.fromarray(image).resize((24, 24), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(ours, np.asarray(theirs))
+    ours = crops.resize_and_center_crop(image, size=(24, 20), resize=30, **how)
+    theirs = Image.fromarray(image).resize((30, 30), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(ours, np.asarray(theirs)[3:27, 5:25])
+
+
+@settings(max_examples=60, deadline=None)
+@given(h=sides, w=sides, resize=st.integers(1, 60), squash=st.booleans())
+def test_resize_to_cover_leaves_room_for_the_window(h, w, resize, squash):
+    image = np.zeros((h, w, 3), np.uint8)
+    out = crops.resize_to_cover(
+        image, size=(20, 30), resize=resize, interpolation="bilinear", squash=squash
+    )
+    assert out.shape[0] >= 20 and out.shape[1] >= 30
+    if resize >= 30:
+        assert min(out.shape[:2]) == resize
+        assert not squash or out.shape[:2] == (resize, resize)
+
+
+def test_random_window_finds_every_place_as_often():
+    image, rng = picture(7, 6), np.random.default_rng(0)
+    places = [(top, left) for top in range(4) for left in range(2)]
+    windows = {image[i : i + 4, j : j + 5].tobytes(): (i, j) for i, j in places}
+    found = dict.fromkeys(places, 0)
+    for _ in range(800):
+        found[windows[crops.random_window(rng, image, size=(4, 5)).tobytes()]] += 1
+    assert 65 < min(found.values()) and max(found.values()) < 135
+
+
 def test_flip_is_a_mirror_half_of_the_time():
     image, rng = picture(4, 5), np.random.default_rng(0)
     flips = 0
@@ -228,13 +220,3 @@ def test_flip_is_a_mirror_half_of_the_time():
         flips += np.array_equal(out, image[:, ::-1])
         assert np.array_equal(out, image) or np.array_equal(out, image[:, ::-1])
     assert 160 < flips < 240
-
-
-@pytest.mark.parametrize("crop", [None, ()])
-def test_train_transform_without_crop_and_flip_is_the_center_crop(crop):
-    image = picture(60, 90)
-    centre = {"size": (24, 32), "resize": 40, "interpolation": "bicubic"}
-    out = crops.train_transform(
-        np.random.default_rng(0), image, crop=crop, ratio=RATIO, flip=False, **centre
-    )
-    np.testing.assert_array_equal(out, crops.resize_and_center_crop(image, **centre))

@@ -20,40 +20,22 @@ def png(value):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(write_set):
     """A directory with `tiny` in versions 1.0.0, 1.9.0 and 1.10.0, made by TFDS."""
     import tensorflow_datasets as tfds
 
-    with tfds.core.registered.skip_registration():
+    features = {
+        "name": tfds.features.Text(),
+        "picture": tfds.features.Image(),
+        "kind": tfds.features.ClassLabel(names=["odd", "even"]),
+    }
 
-        class Tiny(tfds.core.GeneratorBasedBuilder):
-            """Pictures of one grey each."""
+    def some(count):
+        return [
+            {"name": str(i), "picture": png(i), "kind": i % 2} for i in range(count)
+        ]
 
-            name = "tiny"
-            VERSION = tfds.core.Version("1.0.0")
-
-            def _info(self):
-                features = {
-                    "name": tfds.features.Text(),
-                    "picture": tfds.features.Image(),
-                    "kind": tfds.features.ClassLabel(names=["odd", "even"]),
-                }
-                features = tfds.features.FeaturesDict(features)
-                return tfds.core.DatasetInfo(builder=self, features=features)
-
-            def _split_generators(self, _):
-                return {"train": self._some(12), "test": self._some(5)}
-
-            def _some(self, count):
-                for i in range(count):
-                    yield i, {"name": str(i), "picture": png(i), "kind": i % 2}
-
-            def _generate_examples(self):
-                raise NotImplementedError
-
-    top = tmp_path_factory.mktemp("tfds")
-    builder = Tiny(data_dir=top, file_format="array_record")
-    builder.download_and_prepare()
+    top = write_set("tiny", features, {"train": some(12), "test": some(5)})
     newer = shutil.copytree(top / "tiny" / "1.0.0", top / "tiny" / "1.10.0")
     edit_info(newer, version="1.10.0")
     edit_info(shutil.copytree(newer, top / "tiny" / "1.9.0"), version="1.9.0")
@@ -77,6 +59,25 @@ def test_prepared_set_is_read_whole_and_encoded(prepared):
         seen.add(value)
     assert seen == set(range(12))
     assert len(open_source("tiny", str(prepared), "test[:40%]")) == 2
+
+
+def test_prepared_splits_are_put_together(prepared):
+    split = "train[:3]+test+train[50%:]"
+    source = open_source("tiny", str(prepared), split)
+    train, test = (
+        open_source("tiny", str(prepared), name) for name in ("train", "test")
+    )
+    assert (len(source), source.class_names) == (14, ("odd", "even"))
+    for i in range(14):
+        part, number = (
+            (train, i if i < 3 else i - 2) if not 3 <= i < 8 else (test, i - 3)
+        )
+        assert source.read(i) == part.read(number)
+        assert source.where(i) == part.where(number)
+    with pytest.raises(UserError, match=r"'test\[:6\]' is images 0 to 6 of the 5"):
+        open_source("tiny", str(prepared), "train[:3]+test[:6]")
+    with pytest.raises(UserError, match="no split 'exam': choose train, test"):
+        open_source("tiny", str(prepared), "train[:3]+exam")
 
 
 def test_prepared_set_by_version_folder_and_by_config(prepared, tmp_path):

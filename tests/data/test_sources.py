@@ -107,13 +107,59 @@ def test_slices(split, first, length):
     assert part.where(0) == whole.where(first)
 
 
+@pytest.mark.parametrize(
+    ("split", "numbers"),
+    [
+        ("train[:3]+train[1000:1003]", [0, 1, 2, 1000, 1001, 1002]),
+        ("train[-2:] + train[:2]", [1022, 1023, 0, 1]),
+        ("train[:1]+train[:1]+train[5:6]", [0, 0, 5]),
+    ],
+)
+def test_sums_of_slices_in_their_order(split, numbers):
+    whole, parts = open_source("fake", "", "train"), open_source("fake", "", split)
+    assert len(parts) == len(numbers)
+    assert parts.class_names == whole.class_names
+    for i, number in enumerate(numbers):
+        np.testing.assert_array_equal(parts.read(i)[0], whole.read(number)[0])
+        assert parts.read(i)[1] == whole.read(number)[1]
+        assert parts.where(i) == whole.where(number)
+
+
+def test_sums_of_splits():
+    train, test = (open_source("fake", "", name) for name in ("train", "test"))
+    both = open_source("fake", "", "train+test[:10]")
+    assert (len(both), both.name) == (1034, "fake 'train' and fake 'test'")
+    np.testing.assert_array_equal(both.read(1023)[0], train.read(1023)[0])
+    np.testing.assert_array_equal(both.read(1024)[0], test.read(0)[0])
+    both.broken.add(3)
+    assert not open_source("fake", "", "train+test[:10]").broken
+    embedded_both = open_source("embedded", "", "train[:2]+test[:2]", labels=False)
+    assert (embedded_both.num_classes, embedded_both.read(3)[1]) == (0, -1)
+
+
+def test_sums_name_the_part_that_is_wrong(tmp_path):
+    with pytest.raises(UserError, match=r"split 'train\[2000:\]' is images 2000 to"):
+        open_source("fake", "", "train[:10]+train[2000:]")
+    with pytest.raises(UserError, match="split '' isn't understood"):
+        open_source("fake", "", "train[:10]+")
+    with pytest.raises(UserError, match="embedded has no split 'exam'"):
+        open_source("embedded", "", "train+exam")
+    for name in ("train/a/1", "train/b/1", "test/1"):
+        save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"different classes \(2 and 0 of them\)"):
+        open_source("folder", str(tmp_path), "train+test")
+    assert len(open_source("folder", str(tmp_path), "train+test", labels=False)) == 3
+
+
 @pytest.mark.parametrize("split", ["train[5:5]", "train[:2000]", "train[9:3]"])
 def test_slices_outside_raise(split):
     with pytest.raises(UserError, match="1024"):
         open_source("fake", "", split)
 
 
-@pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "a[:1][:2]"])
+@pytest.mark.parametrize(
+    "split", ["", "train[", "train[1]", "train[a:b]", "a[:1][:2]", "a+b[:1"]
+)
 def test_malformed_splits_raise(split):
     with pytest.raises(UserError, match="isn't understood"):
         open_source("fake", "", split)

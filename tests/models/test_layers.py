@@ -13,7 +13,7 @@ from vit_ssl_jax.models import layers
 STYLE = layers.Style(
     dtype="float32", norm_eps=1e-6, gelu="exact", init="mae", remat="none", unroll=1
 )
-BLOCK = layers.Block(heads=2, hidden=32, style=STYLE, train=False, collect=False)
+BLOCK = layers.Block(heads=2, hidden=32, style=STYLE, train=False, collect=None)
 EXPECTED = """
  .15502279  .20307755 1.00128582  .54809508  .93569432 .33222441 -.17149985 -.25854572
 -.62836736 -1.16782218 -.92689431 -1.00864874 -.39996392 .09155835 .19754577 1.19593376
@@ -56,8 +56,8 @@ def scanned(tiny):
 
 def test_scan_is_a_loop_over_layers(scanned):
     blocks, params, x = scanned
-    y, collected = blocks.apply({"params": params}, x, False, collect=True)
-    block = layers.Block(2, 64, STYLE, train=False, collect=False)
+    y, collected = blocks.apply({"params": params}, x, False, collect=layers.whole)
+    block = layers.Block(2, 64, STYLE, train=False, collect=None)
     for i in range(3):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], params["block"])
         x, _ = block.apply({"params": one}, x, None, None)
@@ -121,7 +121,7 @@ def test_drop_path_grows_linearly_with_depth(scanned):
     x = np.float32(np.random.default_rng(1).normal(size=(count, 2, 16)))
     rngs = {"dropout": jax.random.key(2)}
     _, after = blocks.clone(droppath=droppath).apply(
-        {"params": params}, x, True, collect=True, rngs=rngs
+        {"params": params}, x, True, collect=layers.whole, rngs=rngs
     )
     before = np.concatenate([x[None], after[:-1]])
     same = np.all(before == np.asarray(after), axis=(2, 3)).mean(1)

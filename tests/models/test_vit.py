@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import layers, vit
 from vit_ssl_jax.ops import posemb
 
 # Parameters with class token, learned positions and final norm at 224 px, by patch.
@@ -227,9 +227,9 @@ def test_class_token_comes_first_and_is_always_valid(make):
 def test_collect_gives_the_stream_after_every_block(make):
     model, params = make()
     x = np.float32(np.random.default_rng(2).random((2, 8, 12, 3)))
-    out, layers = model.apply({"params": params}, x, False, collect=True)
-    assert layers.shape == (2, 2, 6, 32)
-    last = layers[-1]
+    out, stream = model.apply({"params": params}, x, False, collect=layers.whole)
+    assert stream.shape == (2, 2, 6, 32)
+    last = stream[-1]
     mean, var = last.mean(-1, keepdims=True), last.var(-1, keepdims=True)
     scale = params["norm"]["scale"][None, None]
     bias = params["norm"]["bias"][None, None]
@@ -242,8 +242,8 @@ def test_without_final_norm_the_stream_comes_out(make, tiny):
     bare = model.clone(final_norm=False)
     x = np.float32(np.random.default_rng(2).random((2, 8, 12, 3)))
     rest = {k: v for k, v in params.items() if k != "norm"}
-    out, layers = bare.apply({"params": rest}, x, False, collect=True)
-    np.testing.assert_array_equal(out, layers[-1])
+    out, stream = bare.apply({"params": rest}, x, False, collect=layers.whole)
+    np.testing.assert_array_equal(out, stream[-1])
 
 
 @pytest.mark.parametrize("final_norm", [True, False])

@@ -1,12 +1,13 @@
 """The supervised ViT against timm."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests.parity import build, ledger, mae
 from vit_ssl_jax.interop import table, timm
 from vit_ssl_jax.methods import supervised
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import layers, vit
 from vit_ssl_jax.ops import posemb
 
 POOLS = {"token": "cls", "avg": "mean"}  # theirs -> ours
@@ -33,6 +34,8 @@ def make_model(config, side):
 def loss_fn(params, views, model, label_smoothing):
     """The loss of a step, and its logits."""
     logits = model.apply({"params": params}, views, False)
+    unmixed = {"partner": views["label"], "share": jnp.ones(len(logits))}
+    views = views | unmixed
     targets = supervised.make_targets(
         {}, views, num_classes=model.num_classes, label_smoothing=label_smoothing
     )
@@ -53,7 +56,7 @@ def given(golden):
 def forward(params, views, model):
     """Every stored tensor by its name in the case."""
     features, blocks = model.encoder.apply(
-        {"params": params["encoder"]}, views["image"], False, collect=True
+        {"params": params["encoder"]}, views["image"], False, collect=layers.whole
     )
     _, captured = model.apply(
         {"params": params}, views, False, capture_intermediates=True

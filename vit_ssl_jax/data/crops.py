@@ -1,110 +1,20 @@
-"""What happens to one image on the host: decode, crop, resize, flip; uint8 `[h w 3]`.
+"""Where a crop of one image lies and how it is resized: uint8 `[h w 3]`.
 
 Resizing is Pillow's, which filters when it shrinks (anti-aliasing): the published
 recipes were trained with it, and other kernels give visibly different pixels.
 """
 
-import io
 import math
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from vit_ssl_jax.errors import UserError
+from PIL import Image
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
 TRIES = 10
-
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-class BrokenImageError(ValueError):
-    """The bytes are no image, or stop before its end."""
-
-
-def decode(image: bytes | np.ndarray) -> np.ndarray:
-    """Decodes to RGB, upright: an image file's bytes -> uint8 `[h w 3]`.
-
-    Pixels pass through unchanged. Alpha is dropped, grey repeated, of an animation the
-    first frame taken. Raises BrokenImageError, a ValueError.
-    """
-    if isinstance(image, np.ndarray):
-        return image
-    if _is_complete(image):
-        try:
-            pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-        except cv2.error:
-            pixels = None
-        if pixels is not None:
-            return pixels
-    return _decode_by_pillow(image)
-
-
-def _is_complete(image: bytes) -> bool:
-    """Whether the bytes are a JPEG, PNG or WebP that clearly has its end.
-
-    OpenCV may fill the missing rows of a file cut short and say nothing. Pillow
-    doesn't, and knows every other format, but is slower.
-    """
-    if image.startswith(b"\xff\xd8"):
-        return image.endswith(b"\xff\xd9")
-    if image.startswith(b"\x89PNG"):
-        return image.endswith(b"IEND\xaeB`\x82")
-    webp = image[:4] == b"RIFF" and image[8:12] == b"WEBP"
-    return webp and len(image) >= 8 + int.from_bytes(image[4:8], "little")
-
-
-def _decode_by_pillow(image: bytes) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except UnidentifiedImageError:
-        raise BrokenImageError("not a whole image: unknown format") from None
-    except Exception as error:  # its plugins raise whatever goes wrong in them
-        raise BrokenImageError(f"not a whole image: {error}") from error
-
-
-def train_transform(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    *,
-    size: tuple[int, int],
-    crop: tuple[float, float] | None,
-    ratio: tuple[float, float],
-    flip: bool,
-    interpolation: str,
-    resize: int,
-    pad: int = 0,
-) -> np.ndarray:
-    """Augments for training: uint8 `[h w 3] -> [H W 3]` with `(H, W) = size`.
-
-    crop: the range of the random crop's area as part of the image's; None or ():
-        no random crop but `resize_and_center_crop`, then `pad_and_crop` by `pad` px.
-    ratio: the range of the random crop's width / height.
-    """
-    if crop:
-        image = random_resized_crop(
-            rng, image, size=size, scale=crop, ratio=ratio, interpolation=interpolation
-        )
-    else:
-        image = resize_and_center_crop(
-            image, size=size, resize=resize, interpolation=interpolation
-        )
-        image = pad_and_crop(rng, image, pad=pad)
-    return random_flip(rng, image) if flip else image
-
-
-def check_pad(pad: int, crop: tuple[float, float] | None) -> None:
-    """Raises UserError for a padded random crop of another size than the image's."""
-    if crop and pad:
-        raise UserError(
-            f"config.data.pad: {pad} pixels around the image are for a crop of its size, "
-            f"not for one of config.data.crop={tuple(crop)}; set pad=0 or crop=()"
-        )
 
 
 def pad_and_crop(
@@ -127,9 +37,14 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: str,
+    single_draw: bool = False,
 ) -> np.ndarray:
-    """Resizes a random box, torchvision's RandomResizedCrop: `[h w 3] -> [H W 3]`."""
-    top, left, height, width = draw_box(rng, image.shape[:2], scale=scale, ratio=ratio)
+    """Resizes a random box, torchvision's RandomResizedCrop: `[h w 3] -> [H W 3]`.
+
+    single_draw: MAE's box for linear probes instead, see `draw_clamped_box`.
+    """
+    draw = draw_clamped_box if single_draw else draw_box
+    top, left, height, width = draw(rng, image.shape[:2], scale=scale, ratio=ratio)
     box = image[top : top + height, left : left + width]
     return _resize(box, size, interpolation)
 
@@ -148,14 +63,9 @@ def draw_box(
     """
     h, w = shape
     for _ in range(TRIES):
-        area = h * w * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        width = round(math.sqrt(area * aspect))
-        height = round(math.sqrt(area / aspect))
+        height, width = _draw_sides(rng, shape, scale, ratio)
         if 0 < width <= w and 0 < height <= h:
-            top = int(rng.integers(0, h - height, endpoint=True))
-            left = int(rng.integers(0, w - width, endpoint=True))
-            return top, left, height, width
+            return *_draw_place(rng, shape, (height, width)), height, width
     width, height = w, h
     if w / h < ratio[0]:
         height = round(w / ratio[0])
@@ -164,28 +74,103 @@ def draw_box(
     return (h - height) // 2, (w - width) // 2, height, width
 
 
+def draw_clamped_box(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """Draws MAE's box within (h, w) pixels: (top, left, height, width).
+
+    As `draw_box`, but one draw is all: a side that doesn't fit is the image's (He et
+    al., 2022, code of the linear probe).
+    """
+    sides = _draw_sides(rng, shape, scale, ratio)
+    height, width = (min(max(a, 1), b) for a, b in zip(sides, shape, strict=True))
+    return *_draw_place(rng, shape, (height, width)), height, width
+
+
+def _draw_sides(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[int, int]:
+    """Height and width of a box; they may be 0 or longer than the image's."""
+    area = shape[0] * shape[1] * rng.uniform(*scale)
+    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    width = round(math.sqrt(area * aspect))
+    height = round(math.sqrt(area / aspect))
+    return height, width
+
+
+def _draw_place(
+    rng: np.random.Generator, shape: tuple[int, int], box: tuple[int, int]
+) -> tuple[int, int]:
+    """Top and left of a box of `box` pixels within `shape`, every place as likely."""
+    top = int(rng.integers(0, shape[0] - box[0], endpoint=True))
+    left = int(rng.integers(0, shape[1] - box[1], endpoint=True))
+    return top, left
+
+
 def random_flip(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Mirrors left and right with probability 1/2: `[h w 3] -> [h w 3]`."""
     return cv2.flip(image, 1) if rng.random() < 0.5 else image
 
 
 def resize_and_center_crop(
-    image: np.ndarray, *, size: tuple[int, int], resize: int, interpolation: str
+    image: np.ndarray,
+    *,
+    size: tuple[int, int],
+    resize: int,
+    interpolation: str,
+    squash: bool = False,
 ) -> np.ndarray:
-    """Resizes keeping the aspect, then cuts out the centre: `[h w 3] -> [H W 3]`.
+    """Resizes, then cuts out the centre: `[h w 3] -> [H W 3]`.
+
+    resize, squash: see `resize_to_cover`.
+    An image that has that length and the size already comes back as it is.
+    """
+    image = resize_to_cover(
+        image, size=size, resize=resize, interpolation=interpolation, squash=squash
+    )
+    (h, w), (height, width) = image.shape[:2], size
+    top, left = round((h - height) / 2), round((w - width) / 2)
+    return image[top : top + height, left : left + width]
+
+
+def random_window(
+    rng: np.random.Generator, image: np.ndarray, *, size: tuple[int, int]
+) -> np.ndarray:
+    """Cuts out a window, every place as likely: `[h w 3] -> [H W 3]`."""
+    top, left = _draw_place(rng, image.shape[:2], size)
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def resize_to_cover(
+    image: np.ndarray,
+    *,
+    size: tuple[int, int],
+    resize: int,
+    interpolation: str,
+    squash: bool,
+) -> np.ndarray:
+    """Resizes so that a window of `size` can be cut out: `[h w 3] -> [>= H, >= W, 3]`.
 
     resize: length of the short side in pixels after resizing. More where that wouldn't
         cover `size`, so nothing is ever padded.
-    An image that has that length and the size already comes back as it is.
+    squash: both sides get that length, whatever the aspect was; else it is kept.
     """
     h, w = image.shape[:2]
     height, width = size
-    factor = max(resize / min(h, w), height / h, width / w)
-    # At least `size`, whatever the rounding of h * factor did.
-    h, w = max(int(h * factor), height), max(int(w * factor), width)
-    image = _resize(image, (h, w), interpolation)
-    top, left = round((h - height) / 2), round((w - width) / 2)
-    return image[top : top + height, left : left + width]
+    if squash:
+        shape = max(resize, height), max(resize, width)
+    else:
+        factor = max(resize / min(h, w), height / h, width / w)
+        # At least `size`, whatever the rounding of h * factor did.
+        shape = max(int(h * factor), height), max(int(w * factor), width)
+    return _resize(image, shape, interpolation)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:

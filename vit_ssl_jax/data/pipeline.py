@@ -10,68 +10,50 @@ worker processes would need absl's flags parsed, which a notebook doesn't do.
 """
 
 import functools
-import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
 
-from vit_ssl_jax.data import crops
+from vit_ssl_jax.data import augment, crops, reading
 from vit_ssl_jax.data.sources import Source
 from vit_ssl_jax.errors import UserError
 
 PIECE = 32  # images that one thread prepares at a time
 MAX_THREADS = 32
 SMALL = 64 * 64 * 3  # numbers in an image
-MAX_BROKEN_IN_A_ROW = 100
-
-_first_broken = threading.Lock()
 
 
 def train_batches(
     source: Source,
     *,
     batch_size: int,
-    size: tuple[int, int],
-    crop: tuple[float, float] | None,
-    ratio: tuple[float, float],
-    flip: bool,
-    interpolation: str,
-    resize: int,
     seed: int,
-    pad: int = 0,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     threads: int | None = None,
     prefetch: int = 2,
+    **augmentation,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields for ever uint8 image `[b H W 3]`, int32 label `[b]` and id `[b]`.
+    """Yields for ever uint8 image `[b H W 3]`, label and int32 id `[b]`.
 
     batch_size: of all processes together; b = batch_size / number of processes.
-    size, crop, ratio, flip, interpolation, resize, pad: see `crops.train_transform`.
     seed, start_step: 0 <= seed < 2**32; the first batch is that of start_step.
     shard: (index, number) of this process; put together in order they are the batch.
     threads, prefetch: see `_batches`.
+    augmentation: size, crop and so on, the keywords of `augment.make_augmentation`.
 
-    `id` is the image's number in the source. A broken image is replaced by the next
-    whole one; see `Source.broken`. Raises UserError if batch_size can't be split, for
-    both crop and pad, or when 100 in a row (or all) are broken.
+    label: int32 `[b]`, or uint8 `[b C]` of 0 and 1 where an image can have several.
+    id: the image's number in the source. A broken image is replaced by the next whole
+    one; see `Source.broken`.
+
+    Raises UserError if batch_size can't be split, for an augmentation that can't be,
+    or when 100 images in a row (or all) are broken.
     """
-    crops.check_pad(pad, crop)
     local, piece = _split(batch_size, shard[1])
-    transform = functools.partial(
-        crops.train_transform,
-        size=size,
-        crop=crop,
-        ratio=ratio,
-        flip=flip,
-        interpolation=interpolation,
-        resize=resize,
-        pad=pad,
-    )
+    transform = augment.make_augmentation(**augmentation)
     make_row = _row_maker(source, transform, seed)
 
     def make_piece(number: int) -> dict[str, np.ndarray]:
@@ -90,29 +72,33 @@ def eval_batches(
     size: tuple[int, int],
     resize: int,
     interpolation: str,
+    squash: bool = False,
     threads: int | None = None,
     prefetch: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the source once, in order: image, label, id as in `train_batches`, valid.
 
     valid: bool `[batch_size]`, False at what only fills the last batch (repeats of the
-        last row) and at broken images (black, label -1).
-    size, resize, interpolation: see `crops.resize_and_center_crop`.
+        last row) and at broken images (black, without a label).
+    size, resize, interpolation, squash: see `crops.resize_and_center_crop`.
 
     Raises UserError when all images are broken.
     """
     _, piece = _split(batch_size, 1)
+    transform = functools.partial(
+        crops.resize_and_center_crop,
+        size=size,
+        resize=resize,
+        interpolation=interpolation,
+        squash=squash,
+    )
 
     def make_row(i: int) -> dict:
-        whole = _try_to_read(source, i)
+        whole = reading.try_to_read(source, i)
         if whole is None:
-            image, label = np.zeros((*size, 3), np.uint8), -1
+            row = _row(np.zeros((*size, 3), np.uint8), source.no_label, i)
         else:
-            image, label = whole
-            image = crops.resize_and_center_crop(
-                image, size=size, resize=resize, interpolation=interpolation
-            )
-        row = {"image": image, "label": np.int32(label), "id": np.int32(i)}
+            row = _row(transform(whole[0]), whole[1], i)
         return row | {"valid": whole is not None}
 
     def make_piece(first: int) -> dict[str, np.ndarray]:
@@ -129,11 +115,17 @@ def _row_maker(source: Source, transform: Callable, seed: int) -> Callable[[int]
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
 
     def make_row(position: int) -> dict:
-        image, label, i = _read_whole(source, order[position])
+        image, label, i = reading.read_whole(source, order[position])
         image = transform(np.random.default_rng((seed, position)), image)
-        return {"image": image, "label": np.int32(label), "id": np.int32(i)}
+        return _row(image, label, i)
 
     return make_row
+
+
+def _row(image: np.ndarray, label: int | np.ndarray, i: int) -> dict:
+    """Image i of a batch: an int label becomes int32, an array stays what it is."""
+    label = label if isinstance(label, np.ndarray) else np.int32(label)
+    return {"image": image, "label": label, "id": np.int32(i)}
 
 
 def _split(batch_size: int, processes: int) -> tuple[int, int]:
@@ -175,7 +167,7 @@ def _default_threads(source: Source) -> int:
 
     Small images keep Python busier than the decoder: threads only fight for its lock.
     """
-    first = [_try_to_read(source, i) for i in range(min(3, len(source)))]
+    first = [reading.try_to_read(source, i) for i in range(min(3, len(source)))]
     if all(whole is None or whole[0].size < SMALL for whole in first):
         return 1
     return min(os.cpu_count() or 1, MAX_THREADS)
@@ -198,44 +190,3 @@ def _fill(batch: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray
     }
     filled["valid"][batch_size - missing :] = False
     return filled
-
-
-def _read_whole(source: Source, i: int) -> tuple[np.ndarray, int, int]:
-    """Decodes image i or the next that is whole: pixels, label and its number."""
-    tries = min(MAX_BROKEN_IN_A_ROW, len(source))
-    for candidate in range(i, i + tries):
-        candidate %= len(source)
-        whole = _try_to_read(source, candidate)
-        if whole is not None:
-            return *whole, candidate
-    raise UserError(
-        f"{tries} images in a row can't be decoded in {source.name}, from "
-        f"{source.where(i)} on: check that the files are whole."
-    )
-
-
-def _try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
-    """Decodes image i: pixels and label. None, noted in `source.broken`, if broken."""
-    try:
-        image, label = source.read(i)
-        return crops.decode(image), label
-    except (OSError, crops.BrokenImageError) as error:
-        _note_broken(source, i, error)
-        return None
-
-
-def _note_broken(source: Source, i: int, error: Exception) -> None:
-    """Counts a broken image; warns at a source's first, raises when it is the last."""
-    with _first_broken:
-        first = not source.broken
-        source.broken.add(i)
-    if first:
-        logging.getLogger(__name__).warning(
-            "%s is broken and left out (%s). Further broken images of %s are counted, "
-            "not reported.",
-            source.where(i),
-            error,
-            source.name,
-        )
-    if len(source.broken) == len(source):
-        raise UserError(f"all {len(source)} images of {source.name} are broken.")

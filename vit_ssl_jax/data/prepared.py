@@ -1,14 +1,18 @@
 """Reads sets that TensorFlow Datasets prepared in ArrayRecord form, without TensorFlow.
 
 The folder alone is read, `DIR/NAME[/CONFIG]/VERSION`, so sets that no registry knows
-work as well. Images stay encoded: decoding is `crops.decode`'s.
+work as well. Images stay encoded for `decoding.decode`, and of a record only what is
+needed is parsed.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable
 
+import numpy as np
 from etils import epath
 
+from vit_ssl_jax.data import decoding, labels
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
@@ -18,41 +22,81 @@ DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """`data[i]` is a dict; its `image_key` holds bytes, its `label_key` an int."""
+    """Records of a split: `read(i)` is an image, encoded or pixels, and its label."""
 
     folder: epath.Path
-    data: Sequence
-    image_key: str
-    label_key: str | None
-    class_names: tuple[str, ...]
+    length: int
+    read: Callable[[int], tuple[bytes | np.ndarray, int | np.ndarray]]
+    label: labels.Label
 
 
-def open_records(name: str, directory: str, split: str) -> Records:
-    """Opens a split of a prepared set; takes its first image and class label features.
+def open_records(name: str, directory: str, split: str, label: str) -> Records:
+    """Opens a split of a prepared set; its image is the feature "image" or else the
+    first image by name.
+
+    label: see `labels.find_label`.
 
     Raises UserError if it isn't prepared there, isn't ArrayRecord, has no such split,
-    no image or lacks files.
+    no image, no such label or lacks files.
     """
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     top = epath.Path(directory or DEFAULT_DIRECTORY).expanduser()
     folder = _find_version(top, name.replace(":", "/"))
     builder = tfds.builder_from_directory(folder)
-    info = builder.info
-    _check(name, folder, info, split)
-    features = info.features
-    image_key = _first(features, tfds.features.Image)
-    label_key = _first(features, tfds.features.ClassLabel)
-    if image_key is None:
-        raise UserError(
-            f"{name} in {folder} has no image feature: it has {', '.join(features)}."
-        )
-    images = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
+    _check(name, folder, builder.info, split)
+    where, features = f"{name} in {folder}", builder.info.features
+    image_key = labels.choose(features, tfds.features.Image, "image")
+    if not image_key:
+        there = ", ".join(sorted(features))
+        raise UserError(f"{where} has no image feature: it has {there}.")
+    count = functools.partial(_count_classes, builder, where)
+    found = labels.find_label(features, label, where, count)
+    keys = image_key, *found.needs
+    length, read_features = _open_features(builder, where, split, keys)
+
+    def read(i: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
+        record = read_features(i)
+        image = record[image_key]
+        if found.binary:
+            image = (decoding.decode(image) > 0) * np.uint8(255)
+        return image, found.read(record)
+
+    return Records(folder, length, read, found)
+
+
+def _open_features(
+    builder, where: str, split: str, keys: Iterable[str]
+) -> tuple[int, Callable[[int], dict]]:
+    """The number of records, and i -> some features of record i, images encoded."""
+    import tensorflow_datasets as tfds
+
+    data = builder.as_data_source(
+        split=split,
+        file_format=FORMAT,
+        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+    )
+    _check_files(where, builder.info.splits[split].filepaths)
+    chosen = {key: builder.info.features[key] for key in keys}
+    images = [key for key, f in chosen.items() if isinstance(f, tfds.features.Image)]
     skip = {key: tfds.decode.SkipDecoding() for key in images}
-    data = builder.as_data_source(split=split, decoders=skip, file_format=FORMAT)
-    _check_files(name, folder, info.splits[split].filepaths)
-    names = tuple(features[label_key].names) if label_key else ()
-    return Records(folder, data, image_key, label_key, names)
+    features = tfds.features.FeaturesDict(chosen)
+    decode = functools.partial(features.deserialize_example_np, decoders=skip)
+    return len(data), lambda i: decode(data[i])
+
+
+def _count_classes(builder, where: str, key: str) -> int:
+    """Classes of an integer feature, by its largest value; reads all records."""
+    values = set()
+    for split in builder.info.splits:
+        length, read = _open_features(builder, where, split, [key])
+        values.update(read(i)[key] for i in range(length))
+    if min(values) < 0:
+        raise UserError(
+            f"config.data.label: feature {key!r} of {where} is {min(values)} somewhere, "
+            "but classes are counted from 0."
+        )
+    return max(values) + 1
 
 
 def _find_version(top: epath.Path, name: str) -> epath.Path:
@@ -116,16 +160,11 @@ def _check(name: str, folder: epath.Path, info, split: str) -> None:
         )
 
 
-def _check_files(name: str, folder: epath.Path, paths: list[epath.Path]) -> None:
+def _check_files(where: str, paths: list[epath.Path]) -> None:
     """Raises UserError if a file is missing; reading would fail only when it's due."""
     for path in paths:
         if not path.exists():
             raise UserError(
-                f"{name} in {folder} is incomplete: {path.name} is missing. "
+                f"{where} is incomplete: {path.name} is missing. "
                 "Copy it there or prepare the set again."
             )
-
-
-def _first(features, kind: type) -> str | None:
-    """Key of the first top-level feature of a kind, in the order of the set's file."""
-    return next((key for key, f in features.items() if isinstance(f, kind)), None)

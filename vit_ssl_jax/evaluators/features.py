@@ -1,51 +1,111 @@
 """Images to features by a frozen encoder, over the mesh."""
 
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import readouts as read
 from vit_ssl_jax.ops import images
+
+IN_MEMORY = 4 * 2**30  # bytes of features; larger sets are kept on disk
+
+
+def make_reader(encoder, normalize, readouts):
+    """`read(params, image) -> {readout: float32 [B F]}` of uint8 `[B H W 3]`.
+
+    To be jitted. `encoder` is the method's ViT, `params` its parameters; a readout is
+    a pair `(layers, pool)`, see `models.readouts`. All come from one forward pass.
+    Raises UserError for a readout that the encoder doesn't have.
+    """
+    for readout in readouts:
+        read.check_readout(readout, encoder.depth, encoder.cls)
+
+    def features(params, image):
+        image = normalize(images.to_float(image))
+        pooled = encoder.apply({"params": params}, image, method="readout")
+        return {r: read.choose(pooled, r).astype(jnp.float32) for r in readouts}
+
+    return features
 
 
 def make_extractor(encoder, mesh, normalize):
-    """`extract(params, batches, pool) -> features float32 [M F], labels [M]` (numpy).
+    """`extract(params, batches, readouts) -> ({readout: float32 [M F]}, labels [M])`.
 
-    `encoder` is the method's ViT, `params` its parameters; `batches` come from
-    `data.pipeline.eval_batches`; images that couldn't be read are left out.
+    Numpy, one row a whole image, in order; `batches` come from
+    `data.pipeline.eval_batches`, and images that couldn't be read are left out. Labels
+    may be sets of classes `[M C]`. For `readouts` (a tuple) see `make_reader`.
     """
-
-    def forward(params, image, pool):
-        image = normalize(images.to_float(image))
-        tokens = encoder.apply({"params": params}, image, False)
-        return vit.pool(tokens, pool, encoder.cls).astype(jnp.float32)
-
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    forward = jax.jit(forward, static_argnums=2, out_shardings=whole)
 
-    def features(params, image, pool):
-        image = jax.device_put(image, partition.batch_sharding(mesh))
-        with jax.set_mesh(mesh):
-            return jax.device_get(forward(params, image, pool))
+    def compute(params, image, readouts):
+        return make_reader(encoder, normalize, readouts)(params, image)
 
-    def extract(params, batches, pool):
-        return collect(batches, lambda image: features(params, image, pool))
+    compute = jax.jit(compute, static_argnums=2, out_shardings=whole)
+
+    def extract(params, batches, readouts):
+        def function(image):
+            image = jax.device_put(image, partition.batch_sharding(mesh))
+            with jax.set_mesh(mesh):
+                return jax.device_get(compute(params, image, tuple(readouts)))
+
+        return collect(batches, function)
 
     return extract
 
 
 def pixels(batches):
-    """Raw pixels as features, the baseline of every encoder: float32 `[M H*W*3]`."""
-    return collect(
-        batches, lambda image: image.reshape(len(image), -1).astype(np.float32) / 255.0
-    )
+    """Raw pixels as features, the baseline of every encoder: `[M H*W*3], [M]`."""
+
+    def flatten(image):
+        return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255.0}
+
+    found, labels = collect(batches, flatten)
+    return found["pixels"], labels
 
 
 def collect(batches, function):
-    """Applies `function` to the images of all batches, keeps the valid: `[M F], [M]`."""
-    features, labels = [], []
+    """Applies `function` (images -> `{name: [B F]}`) to all batches, keeps the whole.
+
+    Returns `{name: float32 [M F]}` and the labels.
+    """
+    rows, labels = {}, []
     for batch in batches:
-        features.append(function(batch["image"])[batch["valid"]])
-        labels.append(batch["label"][batch["valid"]])
-    return np.concatenate(features), np.concatenate(labels)
+        valid, found = batch["valid"], function(batch["image"])
+        for name, values in found.items():
+            limit = IN_MEMORY // len(found)
+            rows.setdefault(name, Rows(limit)).append(values[valid])
+        labels.append(batch["label"][valid])
+    return {name: r.read() for name, r in rows.items()}, np.concatenate(labels)
+
+
+class Rows:
+    """Float32 rows, gathered piece by piece: in memory, and on disk beyond a limit."""
+
+    def __init__(self, limit):
+        """`limit`: bytes that may be held in memory."""
+        self._limit, self._pieces, self._bytes = limit, [], 0
+        self._file = None
+
+    def append(self, rows):
+        """Adds `[b F]`."""
+        rows = np.ascontiguousarray(rows, np.float32)
+        self._pieces.append(rows)
+        self._bytes += rows.nbytes
+        self._width = rows.shape[1]
+        if self._bytes > self._limit:
+            # A file without a name: it is gone once nothing maps it any more.
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115
+            for piece in self._pieces:
+                piece.tofile(self._file)
+            self._pieces = []
+
+    def read(self):
+        """All rows `[M F]`: an array, or a read-only map of the file."""
+        if self._file is None:
+            return np.concatenate(self._pieces)
+        self._file.flush()
+        shape = (self._bytes // 4 // self._width, self._width)
+        return np.memmap(self._file, np.float32, "r", shape=shape)

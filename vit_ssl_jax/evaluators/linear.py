@@ -2,11 +2,12 @@
 
 import warnings
 
-from vit_ssl_jax.evaluators import standardize
+from vit_ssl_jax import evaluators
+from vit_ssl_jax.evaluators import classify
 
 
-def evaluate(bank, queries, *, c, iterations):
-    """Top-1 of an L2-regularised logistic regression on standardised features.
+def evaluate(bank, queries, *, c, iterations, metric="top1"):
+    """Accuracy of an L2-regularised logistic regression on standardised features.
 
     `c` is the inverse strength of the penalty, `iterations` a bound on L-BFGS steps.
     """
@@ -14,10 +15,11 @@ def evaluate(bank, queries, *, c, iterations):
     from sklearn.linear_model import LogisticRegression
 
     (x, y), (q, labels) = bank, queries
-    x, q = standardize(x, q)
+    evaluators.check_labels("linear, bank", y)
+    x, q = evaluators.standardize(x, q)
     probe = LogisticRegression(C=c, max_iter=iterations)
     with warnings.catch_warnings():
         # The bound on steps is part of the protocol.
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(x, y)
-    return {f"C{c:g}/top1": float(probe.score(q, labels))}
+    return {f"C{c:g}/{metric}": classify.accuracy(probe.predict(q), labels, metric)}

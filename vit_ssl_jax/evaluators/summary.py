@@ -4,6 +4,7 @@ import json
 
 ROWS = ("learned", "untrained", "raw_pixels")
 TITLES = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
+HEADLINE = "k20_"  # of several k
 JUDGES = {
     "knn": "a vote of the nearest training images (k-NN)",
     "linear": "a linear classifier",
@@ -37,10 +38,11 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
     for row, metrics in results.items():
         for key, value in metrics.items():
             _, evaluator, metric = key.split("/", 2)
-            if evaluator == "pretext":
-                out.setdefault(evaluator, {}).setdefault(row, {})[metric] = value
-            else:
-                out.setdefault(evaluator, {})[row] = value
+            found = out.setdefault(evaluator, {})
+            if evaluator not in TITLES:
+                found.setdefault(row, {})[metric] = value
+            elif row not in found or metric.startswith(HEADLINE):
+                found[row] = value
     out["seconds"] = seconds()
     (workdir / "summary.json").write_text(json.dumps(out, indent=2) + "\n")
     names = [name for name in out if name in TITLES]

@@ -1,16 +1,18 @@
-"""Supervised ViT: classify images (Dosovitskiy et al., 2021)."""
+"""Supervised ViT: classify images (Dosovitskiy et al., 2021); fine-tuning, too."""
 
 import dataclasses
 import functools
 
 import chex
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.ops import mixing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,19 @@ class Config:
     erase: float  # probability that a rectangle of an image is erased
 
 
+RANGES = {
+    "label_smoothing": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "representation": ("at least 0", lambda x: x >= 0),
+    "head_std": ("at least 0", lambda x: x >= 0),
+    "ema": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "mixup": ("at least 0", lambda x: x >= 0),
+    "cutmix": ("at least 0", lambda x: x >= 0),
+    "mix_prob": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "mix_switch": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "erase": ("from 0 to 1", lambda x: 0 <= x <= 1),
+}
+
+
 class Supervised(nn.Module):
     """Encoder, representation layer where asked for, and linear classifier."""
 
@@ -39,6 +54,7 @@ class Supervised(nn.Module):
     num_classes: int
     representation: int = 0
     head_bias: float = 0.0
+    head_std: float = 0.02  # timm's
 
     @nn.compact
     def __call__(self, views, train):
@@ -52,30 +68,58 @@ class Supervised(nn.Module):
             self.num_classes,
             style,
             "head",
-            kernel_init=style.initial.head,
+            kernel_init=nn.initializers.normal(self.head_std),
             bias_init=nn.initializers.constant(self.head_bias),
         )(x)
         return x.astype(jnp.float32)
 
 
-def make_views(key, batch, *, normalize):
-    """`image [B H W C]` standardised, `label [B]`."""
-    del key
-    return {"image": normalize(batch["image"]), "label": batch["label"]}
+def make_views(key, batch, *, normalize, augment):
+    """`image [B H W C]` standardised and augmented, and what it shows.
+
+    `label [B]` and `partner [B]`: the classes of the image and of the one that was mixed
+    in; `share [B]`: the image's own part, 1 where nothing was.
+    """
+    image, label = normalize(batch["image"]), batch["label"]
+    image, share = augment(key, image)
+    return {"image": image, "label": label, "partner": label[::-1], "share": share}
+
+
+def augment(key, image, *, config):
+    """Erases, then mixes, as `config` asks: `[B H W C] -> [B H W C], share [B]`."""
+    erase_key, mix_key = jax.random.split(key)
+    if config.erase:
+        image = mixing.erase(erase_key, image, probability=config.erase)
+    if config.mixup or config.cutmix:
+        return mixing.mix(
+            mix_key,
+            image,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            probability=config.mix_prob,
+            switch=config.mix_switch,
+        )
+    return image, jnp.ones(len(image), jnp.float32)
 
 
 def make_targets(ema, views, *, num_classes, label_smoothing):
-    """Soft labels `[B classes]`: `(1 - s)` on the label plus `s / classes` on all."""
+    """Soft labels `[B classes]`: `share` on the label and the rest on the partner's.
+
+    Smoothed by `(1 - s) y + s / classes`.
+    """
     del ema
-    one_hot = jnp.eye(num_classes, dtype=jnp.float32)[views["label"]]
-    return optax.smooth_labels(one_hot, label_smoothing)
+    classes = jnp.eye(num_classes, dtype=jnp.float32)
+    share = views["share"][:, None]
+    soft = share * classes[views["label"]] + (1.0 - share) * classes[views["partner"]]
+    return optax.smooth_labels(soft, label_smoothing)
 
 
 def loss_fn(outputs, targets, *, loss):
     """Cross-entropy, mean over images: `[B C], [B C] -> scalar, metrics`.
 
     "sigmoid" sums the binary cross-entropies of the classes (big_vision's pre-training
-    on ImageNet-21k and -1k).
+    on ImageNet-21k and -1k). `top1` is the share of images whose heaviest class is
+    named, that of the larger part of a mixed one.
     """
     chex.assert_equal_shape([outputs, targets])
     if loss == "sigmoid":
@@ -86,14 +130,22 @@ def loss_fn(outputs, targets, *, loss):
     return value, {"top1": right.mean()}
 
 
+def update_ema(ema, params, targets, step, *, decay):
+    """Moves the averaged weights towards those after the step (Polyak averaging).
+
+    `decay ema + (1 - decay) params`, written so that equal weights stay bit-equal.
+    """
+    del targets, step
+    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
+
+
 def make(c, context):
     """Closes the functions over a run's numbers."""
     vit.check_choice("config.method.loss", c.loss, ("softmax", "sigmoid"))
-    if not 0 <= c.label_smoothing < 1 or c.representation < 0:
-        raise UserError(
-            f"config.method: label_smoothing={c.label_smoothing} must be at least 0 and "
-            f"below 1, representation={c.representation} at least 0"
-        )
+    for name, (wanted, fits) in RANGES.items():
+        value = getattr(c, name)
+        if not fits(value):
+            raise UserError(f"config.method.{name}: {value!r} is not {wanted}")
     encoder = context.vit(final_norm=c.pool == "cls")
     vit.check_pool(c.pool, encoder.cls)
     if context.num_classes < 2:
@@ -101,6 +153,11 @@ def make(c, context):
             "config.method: 'supervised' needs labels, but the data has none; give "
             "class folders or a labelled set"
         )
+    averaged = dict(
+        init_ema=lambda params: params,
+        update_ema=functools.partial(update_ema, decay=c.ema),
+        encoder=lambda params, ema: ema["encoder"],
+    )
     return Method(
         model=Supervised(
             encoder=encoder,
@@ -108,12 +165,18 @@ def make(c, context):
             num_classes=context.num_classes,
             representation=c.representation,
             head_bias=c.head_bias,
+            head_std=c.head_std,
         ),
-        make_views=functools.partial(make_views, normalize=context.normalize),
+        make_views=functools.partial(
+            make_views,
+            normalize=context.normalize,
+            augment=functools.partial(augment, config=c),
+        ),
         make_targets=functools.partial(
             make_targets,
             num_classes=context.num_classes,
             label_smoothing=c.label_smoothing,
         ),
         loss_fn=functools.partial(loss_fn, loss=c.loss),
+        **(averaged if c.ema else {}),
     )

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         wanted = tokens[:, -ids.shape[1] :]
         return self.head(wanted).astype(jnp.float32)
 
-    def decode(self, context, context_ids, ids, train, valid=None, collect=False):
+    def decode(self, context, context_ids, ids, train, valid=None, collect=None):
         """Normed tokens `[B K(+1)+M width]`, context first, and the blocks' outputs."""
         table = jnp.asarray(posemb.sincos(self.grid, self.width))
         places = jnp.pad(table[context_ids], ((0, 0), (int(self.cls), 0), (0, 0)))

@@ -115,6 +115,11 @@ def dense(features, style, name, kernel_init=None, bias_init=_ZERO, axis=-1):
     )
 
 
+def whole(x):
+    """What `collect` is where the residual stream itself is wanted: `[B N D]`."""
+    return x
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection: `[B N D] -> [B N D]`."""
 
@@ -161,12 +166,12 @@ class Block(nn.Module):
     hidden: int
     style: Style
     train: bool
-    collect: bool
+    collect: Callable | None  # of the residual stream [B N D]
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, rate, valid):
-        """`[B N D], drop-path rate, [B N] or None -> x, x or None`."""
+        """`[B N D], drop-path rate, [B N] or None -> x, collect(x) or None`."""
         style, bias = self.style, self.style.initial.norm_bias
         x = partition.pin_batch(x)
         y = norm(style, "norm1", bias)(x)
@@ -175,7 +180,7 @@ class Block(nn.Module):
         y = norm(style, "norm2", bias)(x)
         y = MLP(self.hidden, style, self.dropout, name="mlp")(y, self.train)
         x = partition.pin_batch(x + self._drop(y, rate))
-        return x, (x if self.collect else None)
+        return x, (self.collect(x) if self.collect else None)
 
     def _drop(self, y, rate):
         """Dropout, then stochastic depth: a sample's branch is left out whole.
@@ -202,8 +207,8 @@ class Blocks(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x, train, valid=None, collect=False):
-        """`[B N D] -> [B N D], layers`; `layers` is `[L B N D]` when `collect`.
+    def __call__(self, x, train, valid=None, collect=None):
+        """`[B N D] -> [B N D], collected`: `collect` of each block's output, `[L ...]`.
 
         Block i drops its branches with probability `droppath * i / (L - 1)`.
         """

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import layers, readouts
 from vit_ssl_jax.ops import patches, posemb
 
 # name: depth, width, MLP width, heads. Ti, S: DeiT (2021), table 1; B, L, H: ViT,
@@ -109,9 +109,22 @@ class ViT(nn.Module):
         if self.final_norm:
             self.norm = layers.norm(self.style, "norm")
 
-    def __call__(self, image, train, collect=False):
-        """`[B H W C] -> [B N(+1) D]`, and `[L B N(+1) D]` too when `collect`."""
+    def __call__(self, image, train, collect=None):
+        """`[B H W C] -> [B N(+1) D]`; `collect` as in `encode`."""
         return self.encode(self.place(self.embed(image)), train, collect=collect)
+
+    def readout(self, image):
+        """Every block's output, normed and pooled: `[B H W C] -> [L B S D]`.
+
+        `[..., 0, :]` is the class token, `[..., -1, :]` the mean of the patches (S is 1
+        without a class token). The final norm comes before the mean, as in DINOv2.
+        """
+        cls, eps = self.cls, self.style.norm_eps if self.final_norm else None
+        _, pooled = self(image, False, lambda x: readouts.standardize(x, cls, eps))
+        if not self.final_norm:
+            return pooled
+        scale, bias = (self.norm.variables["params"][k] for k in ("scale", "bias"))
+        return pooled * scale[None, None, None] + bias[None, None, None]
 
     def embed(self, image):
         """Patch embedding: `[B H W C] -> [B N D]`."""
@@ -153,11 +166,12 @@ class ViT(nn.Module):
         endpoint = self.posemb == "sincos_big_vision"
         return jnp.asarray(posemb.sincos(self.grid, self.width, endpoint))[None]
 
-    def encode(self, tokens, train, valid=None, collect=False):
+    def encode(self, tokens, train, valid=None, collect=None):
         """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
 
         `valid [B K]`: a token that isn't valid is never attended to; its own output is
-        meaningless. With `collect` also the residual stream after every block.
+        meaningless. With `collect`, a function of the residual stream `[B K(+1) D]`,
+        also what it makes of every block's output, `[L ...]`.
         """
         if self.cls:
             token = self.cls_token

@@ -1,0 +1,135 @@
+"""RelViT's claim at a CPU's scale: CIFAR-10 (10,000 images), a ViT of 1 M parameters.
+
+python -m vit_ssl_jax.main --config=configs/relvit_cpu.py:upstream --config.data.dir=DIR --workdir=UP
+python -m vit_ssl_jax.main --config=configs/relvit_cpu.py:finetune --config.data.dir=DIR \
+    --config.init_from=UP --workdir=FT
+python -m vit_ssl_jax.main --config=configs/relvit_cpu.py:scratch --config.data.dir=DIR --workdir=SC
+python -m vit_ssl_jax.main --config=configs/relvit_cpu.py:supervised --config.data.dir=DIR --workdir=SUP
+
+`upstream` solves relations and positions without labels, `finetune` goes on from it with
+labels; `scratch` is the same fine-tuning without pre-training, `supervised` has the images
+of both phases with labels. `python -m tests.relvit_cpu` runs all with three seeds and
+prints the table of docs/results/relvit_cpu.md. Not a published recipe: that is
+relvit_cifar10_*.py; losses, augmentation and schedule are its, the network, the rate, the
+batch and the epochs are what an hour of a CPU allows.
+"""
+
+from ml_collections import ConfigDict
+
+RECIPES = ("upstream", "finetune", "scratch", "supervised")
+EPOCHS = dict(upstream=9.0, finetune=9.0, scratch=9.0, supervised=18.0)
+
+
+def get_config(recipe="upstream"):
+    if recipe not in RECIPES:
+        raise ValueError(f"relvit_cpu.py:{recipe}: choose one of {', '.join(RECIPES)}")
+    upstream = recipe == "upstream"
+    config = ConfigDict()
+    config.recipe = f"relvit_cpu:{recipe}"
+    config.seed = 0
+    config.batch_size = 64
+    config.accum = 1
+    config.epochs = EPOCHS[recipe]
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 500
+    config.keep = 1
+    config.init_from = "UPSTREAM" if recipe == "finetune" else ""  # its workdir
+    config.summary = False
+    config.method = (
+        dict(
+            name="relvit",
+            relations=1.0,
+            distances=0.0,
+            angles=0.0,
+            positions=1.0,
+            labels=0.0,
+            smoothing=0.0,
+            shuffle=False,
+            patch_augment=True,
+            mega=0,
+            add_cls=False,
+            compat="none",
+        )
+        if upstream
+        else dict(
+            name="supervised",
+            pool="cls",
+            loss="softmax",
+            label_smoothing=0.0,
+            representation=0,
+            head_bias=0.0,
+            head_std=0.02,
+            ema=0.0,
+            mixup=0.0,
+            cutmix=0.0,
+            mix_prob=1.0,
+            mix_switch=0.5,
+            erase=0.0,
+        )
+    )
+    config.vit = dict(
+        variant="5x128x4/8",
+        posemb="none" if upstream else "learned",
+        cls=True,
+        droppath=0.0,
+        dropout=0.0,
+        dtype="float32",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="mae",
+        remat="none",
+        unroll=5,
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="quarter_cosine",
+        layer_decay=1.0,
+        lr=1e-3,
+        lr_batch=0,
+        lr_start=0.0,
+        lr_end=1.25e-6,
+        warmup_epochs=EPOCHS[recipe] / 10,
+        first_step=0,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.1,
+        wd_end=0.1,
+        no_decay=(),
+        clip=1.0,
+    )
+    config.data = dict(
+        name="cifar10",
+        dir="",
+        split="train[:10000]",
+        labels=True,
+        label="",
+        num_examples=10_000,
+        num_classes=10,
+        size=(32, 32),
+        pad=4,
+        crop=(),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        randaugment="",
+        interpolation="bilinear",
+        resize=32,
+        squash=False,
+        train_resize=0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        threads=0,
+        eval_batch_size=512,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=0, images=512, policy="warn")
+    labelled = dict(set="", dir="", split="test", label="", label_map=(), metric="top1")
+    config.evals = (
+        dict(pretext=dict(every_epochs=0.0, split="test"))
+        if upstream
+        else dict(classify=dict(every_epochs=0.0, **labelled))
+    )
+    return config

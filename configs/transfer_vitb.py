@@ -1,0 +1,160 @@
+"""ViT-B/16 fine-tuned at 384 px, the transfer recipe of ViT (Dosovitskiy et al., 2021).
+
+python -m vit_ssl_jax.main --config=configs/transfer_vitb.py:cifar100 --workdir=DIR \
+    --config.init_from=PRE
+
+The data set after the colon is one of SETS; PRE is the workdir of a pre-training run.
+
+Result: not yet run. Published top-1 (paper, table 5; from ImageNet / ImageNet-21k /
+JFT): ImageNet 77.91 / 83.97 / 84.15, ReaL 83.57 / 88.35 / 88.85, CIFAR-10 98.13 / 98.95
+/ 99.00, CIFAR-100 87.13 / 91.67 / 91.87, Pets 93.81 / 94.43 / 95.80, Flowers 89.49 /
+99.38 / 99.56. SGD without weight decay from a classifier of zeros. Steps, warm-up and
+rates are those of big_vision's configs/transfer.py, the best of the rates for a
+ViT-B/32; the authors choose among {0.001, 0.003, 0.01, 0.03} (ImageNet: {0.003, 0.01,
+0.03, 0.06}) on the end of the training split, 1 % of ImageNet, 2 % of CIFAR, 10 % of
+Pets and Flowers, and train on all of it with the best. Values of config.vit and the
+pixels' mean and std are those of configs/supervised_*; a line at the start says where
+PRE's are others.
+"""
+
+from ml_collections import ConfigDict
+
+SETS = {  # steps, warm-up steps, rate, images, classes
+    "imagenet": (20_000, 500, 0.03, 1_281_167, 1000),
+    "cifar10": (10_000, 500, 0.003, 50_000, 10),
+    "cifar100": (10_000, 500, 0.01, 50_000, 100),
+    "pets": (500, 100, 0.003, 3_680, 37),
+    "flowers": (500, 100, 0.003, 1_020, 102),
+}
+NAMES = {
+    "imagenet": "imagenet2012",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "pets": "oxford_iiit_pet",
+    "flowers": "oxford_flowers102",
+}
+RECIPES = tuple(SETS)
+
+
+def get_config(recipe="imagenet"):
+    if recipe not in RECIPES:
+        raise ValueError(
+            f"transfer_vitb.py:{recipe}: choose one of {', '.join(RECIPES)}"
+        )
+    steps, warmup, rate, images, classes = SETS[recipe]
+    config = ConfigDict()
+    config.recipe = f"transfer_vitb:{recipe}"
+    config.seed = 0
+    config.batch_size = 512
+    config.accum = 1
+    config.epochs = steps * 512 / images
+    config.steps = steps
+    config.log_every = 50
+    config.checkpoint_every = 2500
+    config.keep = 3
+    config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
+    config.summary = False
+    config.method = dict(
+        name="supervised",
+        pool="cls",
+        loss="softmax",
+        label_smoothing=0.0,
+        representation=0,  # the tanh layer of pre-training is dropped
+        head_bias=0.0,
+        head_std=0.0,
+        ema=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        mix_prob=1.0,
+        mix_switch=0.5,
+        erase=0.0,
+    )
+    config.vit = dict(
+        variant="B/16",
+        posemb="learned",  # resampled to the larger grid
+        cls=True,
+        droppath=0.0,
+        dropout=0.0,  # 0.1 is a little worse for B/16, better for L/16 (vit_jax)
+        dtype="bfloat16",
+        norm_eps=1e-6,
+        gelu="tanh",  # flax's default, so the original code's
+        init="big_vision",
+        remat="dots",
+        unroll=1,
+    )
+    config.optim = dict(
+        name="sgd",  # the code keeps the momentum in bfloat16
+        schedule="cosine",
+        layer_decay=1.0,
+        lr=rate,  # vit_jax: 0.03, B/16 on CIFAR-10 0.01
+        lr_batch=0,
+        lr_start=0.0,
+        lr_end=0.0,
+        warmup_epochs=warmup * 512 / images,
+        first_step=0,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.0,
+        wd_end=0.0,
+        no_decay=(),
+        clip=1.0,
+    )
+    config.data = dict(
+        name=NAMES[recipe],
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        labels=True,
+        label="label",  # its feature or rule; "": the first class label
+        num_examples=images,
+        num_classes=classes,
+        size=(384, 384),
+        pad=0,
+        crop=(),  # a window of an image whose short side is train_resize
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        randaugment="",
+        interpolation="bilinear",
+        resize=448,  # vit_jax squeezes the whole image to 384
+        squash=False,
+        train_resize=448,  # ImageNet, Pets, Flowers: inception crop is as good
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        threads=0,  # 0: by the number of cores
+        eval_batch_size=512,
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=0, images=512, policy="warn")
+    config.evals = dict(
+        classify=dict(
+            every_epochs=0.0,  # 0: at the end
+            set="",
+            dir="",
+            split="validation" if recipe == "imagenet" else "test",
+            label="",
+            label_map=(),
+            metric="top1",
+        ),
+    )
+    if recipe == "imagenet":
+        config.evals.classify_real = dict(
+            every_epochs=0.0,
+            set="imagenet2012_real",
+            dir="",
+            split="validation",
+            label="real_label",
+            label_map=(),
+            metric="top1",
+        )
+        config.evals.classify_v2 = dict(
+            every_epochs=0.0,
+            set="imagenet_v2/matched-frequency",
+            dir="",
+            split="test",
+            label="label",
+            label_map=(),
+            metric="top1",
+        )
+    return config

@@ -1,0 +1,208 @@
+"""The evaluate command, as a user types it: checkpoints in, one table out."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from tests import runs
+from vit_ssl_jax import evaluate, train
+from vit_ssl_jax.errors import UserError
+
+GRID = dict(
+    readouts=((1, "mean"), (2, "mean")),
+    batch_norm=(True,),
+    optimizer="lars",
+    momentum=0.9,
+    rates=(0.1, 1.0),
+    rate_batch=0,
+    decays=(0.0,),
+    schedule="cosine",
+    step_epochs=0.0,
+    warmup_epochs=0.0,
+    epochs=1.0,
+    epoch_steps=0,
+    batch_size=64,
+    accum=1,
+    augment=True,
+    crop=(0.5, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    single_draw=True,
+    flip=True,
+    checkpoint_every=3,
+    seed=0,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Workdirs of two short runs: MAE, and a classifier with averaged weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    train.train(runs.small("mae", steps=4, checkpoint_every=2, keep=2), folder / "mae")
+    config = runs.small("mae", steps=4, vit__droppath=0.1)
+    config.recipe = "supervised"
+    supervised = runs.load("pretext_cpu.py", "supervised").method
+    with config.unlocked():
+        config.method = supervised.copy_and_resolve_references()
+        config.method.ema = 0.5
+    train.train(config, folder / "supervised")
+    return folder
+
+
+def suite(**tasks):
+    """`eval_quickstart.py` on 1,024 + 1,024 coloured images; tasks may differ."""
+    config = runs.load("eval_quickstart.py").copy_and_resolve_references().unlock()
+    task = config.tasks.embedded.to_dict() | dict(set="fake", test="test[:100]")
+    config.tasks = {n: task | changes for n, changes in (tasks or {"fake": {}}).items()}
+    config.eval_batch_size = 48
+    return config
+
+
+def test_two_checkpoints_of_a_run_are_judged_and_written(trained, capsys):
+    paths = [str(trained / "mae"), str(trained / "mae" / "checkpoints" / "2")]
+    found = evaluate.evaluate(suite(), paths)
+    assert [folder[-1] for folder in found] == ["4", "2"]
+    for folder, results in found.items():
+        assert results["fake/knn/k20_T0.07/top1"] > 0.5  # ten colours
+        assert "fake/fewshot/shots5_l1024/std" in results
+        name = f"eval_quickstart-{folder[-1]}.json"
+        written = json.loads((trained / "mae" / "evaluations" / name).read_text())
+        assert written["results"] == results
+        assert (written["recipe"], written["step"]) == (
+            "quickstart:mae",
+            int(folder[-1]),
+        )
+    said = capsys.readouterr().out
+    assert "| metric | mae 4 | mae 2 |" in said
+    newest = paths[0]
+    (again,) = evaluate.evaluate(suite(), [newest]).values()
+    assert [again] == [r for folder, r in found.items() if folder.endswith("/4")]
+
+
+def test_one_device_and_eight_give_the_same_digits(trained, tmp_path):
+    """By the command; 100 queries in batches of 48 leave a part empty."""
+    tables = []
+    for devices in (1, 8):
+        flags = [
+            "--config.tasks.embedded.set=fake",
+            "--config.tasks.embedded.test=test[:100]",
+            "--config.eval_batch_size=48",
+            f"--workdir={tmp_path / str(devices)}",
+        ]
+        done = run_command(
+            "eval_quickstart.py", trained / "mae", *flags, devices=devices
+        )
+        assert done.returncode == 0, done.stdout
+        tables.append(done.stdout[done.stdout.index("| metric") :])
+    assert tables[0] == tables[1]
+    assert (tmp_path / "8" / "evaluations" / "eval_quickstart-4.json").exists()
+
+
+def run_command(config, checkpoint, *flags, devices=1):
+    """`python -m vit_ssl_jax.evaluate`, finished."""
+    command = [sys.executable, "-m", "vit_ssl_jax.evaluate"]
+    command += [f"--config=configs/{config}", f"--checkpoint={checkpoint}", *flags]
+    env = runs.environment(devices)
+    return subprocess.run(
+        command,
+        cwd=runs.ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_probe_goes_through_the_encoder_and_its_folder_continues(trained, tmp_path):
+    config = suite(fake=dict(train="train[:512]", select="train[512:600]"))
+    config.evals = ConfigDict(dict(probe=GRID))
+    (results,) = evaluate.evaluate(config, [str(trained / "mae")], tmp_path).values()
+    heads = [k for k in results if k.startswith("fake/probe/last")]
+    assert len(heads) == 4 and all("_aug/" in name for name in heads)
+    assert results["fake/probe/best/top1"] in [results[name] for name in heads]
+    (saved,) = tmp_path.glob("evaluations/*/fake/probe/checkpoints/8")
+    again = evaluate.evaluate(config, [str(trained / "mae")], tmp_path)
+    assert list(again.values()) == [results]  # read, not trained: all 8 steps are done
+    assert saved.exists()
+
+
+def test_a_classifier_is_judged_with_and_without_averaging(trained):
+    config = suite(fake=dict(train=""))
+    config.evals = ConfigDict(dict(classify=dict(label_map=())))
+    (results,) = evaluate.evaluate(config, [str(trained / "supervised")]).values()
+    assert {k.removeprefix("fake/classify/") for k in results} == {
+        *("top1", "top5", "ema/top1", "ema/top5")
+    }
+    config.tasks.fake.size = (64, 64)
+    with pytest.raises(
+        UserError, match=r"was trained at \(32, 32\), not at \(64, 64\)"
+    ):
+        evaluate.evaluate(config, [str(trained / "supervised")])
+    config.tasks.fake.update(dict(size=(), set="embedded"))
+    with pytest.raises(UserError, match="the data has 13 classes, the head 10"):
+        evaluate.evaluate(config, [str(trained / "supervised")])
+
+
+def test_another_size_resamples_the_positions(trained):
+    config = suite(fake=dict(size=(48, 32)))
+    config.evals = ConfigDict(dict(knn=config.evals.knn))
+    (results,) = evaluate.evaluate(config, [str(trained / "mae")]).values()
+    assert results["fake/knn/k20_T0.07/top1"] > 0.5
+
+
+def test_means_are_over_whole_groups(trained, capsys):
+    tasks = dict(a=dict(group="x"), b=dict(group="x", metric="mean_per_class"))
+    config = suite(**tasks, c=dict(set="no_such_set"))
+    config.evals = ConfigDict(dict(knn=config.evals.knn))
+    config.tasks.b.metric = "top1"
+    (results,) = evaluate.evaluate(config, [str(trained / "mae")]).values()
+    name = "knn/k20_T0.07/top1"
+    assert results[f"x/{name}"] == (results[f"a/{name}"] + results[f"b/{name}"]) / 2
+    assert f"mean/{name}" not in results  # c is missing
+    assert "task c is off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(variant="3x64x2/8"), r"(?s)another model.*\n  - .*norm3|~ .*kernel"),
+        (dict(checkpoint="nowhere"), "there is no checkpoint under"),
+        (dict(test="test[:0]"), "choose a slice that lies within"),
+        (dict(test="nope"), "choose train or test"),
+        (
+            dict(train="train[:9]"),
+            "config.evals.knn.k: 200 neighbours of 9 bank images",
+        ),
+        (dict(train="train[:250:]"), "isn't understood"),
+        (dict(shots=300), "300 images of each class are needed"),
+    ],
+)
+def test_bad_input_is_told(trained, changes, said):
+    config = suite()
+    path = str(trained / changes.pop("checkpoint", "mae"))
+    config.variant = changes.pop("variant", "")
+    if "shots" in changes:
+        config.evals.fewshot.shots = (changes.pop("shots"),)
+    config.tasks.fake.update(changes)
+    with pytest.raises(UserError, match=said):
+        evaluate.evaluate(config, [path])
+
+
+def test_a_set_without_labels_is_told(trained, tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    config = suite(fake=dict(set="folder", dir=str(tmp_path), test="train"))
+    with pytest.raises(UserError, match="has no labels"):
+        evaluate.evaluate(config, [str(trained / "mae")])
+
+
+def test_the_command_says_what_is_missing():
+    done = run_command("eval_quickstart.py", "/nowhere")
+    assert done.returncode == 1
+    assert "\nerror: there is no checkpoint under /nowhere" in done.stdout
+    assert "Traceback" not in done.stdout

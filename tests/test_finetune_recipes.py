@@ -1,0 +1,79 @@
+"""Recipes of fine-tuning and transfer: their schedules and splits, as published."""
+
+import numpy as np
+import pytest
+
+from tests import runs
+from vit_ssl_jax import optim
+
+VTAB = runs.arguments("transfer_vtab.py")
+
+
+def optimizer(config):
+    """The optimiser of a recipe on its own data, and its number of steps."""
+    data = config.data
+    steps = config.steps or int(config.epochs) * (
+        data.num_examples // config.batch_size
+    )
+    sizes = dict(steps=steps, epochs=config.epochs, batch_size=config.batch_size)
+    return optim.make_optimizer(config.optim, **sizes), steps
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "steps", "warmup", "peak", "end"),
+    [
+        ("finetune_vitb.py", "mae", 125_100, 5 * 1251, 2e-3, 1e-6),
+        ("finetune_vitl.py", "mae", 62_550, 5 * 1251, 4e-3, 1e-6),
+        ("finetune_vith.py", None, 62_550, 5 * 1251, 4e-3, 1e-6),
+        ("finetune_vitb.py", "maskfeat", 250_200, 20 * 2502, 2e-3, 1e-6),
+        ("finetune_vitl.py", "maskfeat", 250_200, 5 * 5004, 1e-3, 1e-6),
+        ("supervised_vitb.py", "original", 93_600, 10_000, 3e-3, 0.0),
+        ("supervised_vitb.py", "modern", 93_600, 20 * 312, 1.6e-3, 0.0),
+        ("supervised_vitl.py", "modern", 62_400, 20 * 312, 1.6e-3, 0.0),
+        ("transfer_vitb.py", "imagenet", 20_000, 500, 0.03, 0.0),
+        ("transfer_vitl.py", "cifar10", 10_000, 500, 0.003, 0.0),
+        ("transfer_vith.py", "cifar100", 10_000, 500, 0.01, 0.0),
+        ("transfer_vitb.py", "pets", 500, 100, 0.003, 0.0),
+        ("transfer_vitb.py", "flowers", 500, 100, 0.003, 0.0),
+        ("transfer_vtab.py", "dmlab", 2500, 200, 0.01, 0.0),
+    ],
+)
+def test_schedules_are_the_published_ones(name, recipe, steps, warmup, peak, end):
+    config = runs.load(name, *filter(None, [recipe]))
+    made, ours = optimizer(config)
+    assert ours == steps
+    at = np.array([warmup // 2, warmup, (warmup + steps) // 2, steps])
+    rate = np.asarray(made.schedules["lr"](at))
+    expected = [peak / 2, peak, (peak + end) / 2, end]
+    np.testing.assert_allclose(rate, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("task", [name for (name,) in VTAB])
+def test_every_vtab_task_has_a_thousand_images(task):
+    """Counted from the slices; none but Clevr and the small sets starts elsewhere."""
+    data = runs.load("transfer_vtab.py", task).data
+    parts = [part.split("[")[1].rstrip("]") for part in data.split.split("+")]
+    ends = [[int(x or 0) for x in part.split(":")] for part in parts]
+    assert [stop - start for start, stop in ends] == [800, 200]
+    assert data.num_examples == 1000 and data.num_classes >= 2
+
+
+def test_vtab_has_nineteen_tasks_and_its_crops_and_flips():
+    assert len(VTAB) == 19
+    settings = {}
+    for (task,) in VTAB:
+        data = runs.load("transfer_vtab.py", task).data
+        assert data.squash and data.resize == 384 and data.crop == ()
+        settings.setdefault((data.train_resize, data.flip), []).append(task)
+    assert settings[0, False] == ["dsprites_location"]
+    assert set(settings[0, True]) == {
+        *("clevr_count", "clevr_distance", "dmlab", "kitti_distance")
+    }
+    assert set(settings[448, False]) == {"dsprites_orientation", "smallnorb_azimuth"}
+    assert len(settings[448, True]) == 12
+
+
+def test_a_task_that_is_unknown_or_missing_is_explained():
+    for arguments in ((), ("cars",)):
+        with pytest.raises(ValueError, match="choose one of caltech101, cifar100"):
+            runs.load("transfer_vtab.py", *arguments)

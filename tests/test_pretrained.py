@@ -1,0 +1,231 @@
+"""Encoders of other runs: what is read, what is refused, where the patches are put."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from vit_ssl_jax import checkpoint, partition, pretrained
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.ops import posemb
+from vit_ssl_jax.step import TrainState
+
+THEIRS = {"vit.variant": "2x8x2/4", "data.size": [16, 16], "vit.posemb": "learned"}
+
+
+def make_params(value, rows=17, width=8, classes=0):
+    """A tree of a method whose encoder has a class token and a learned table."""
+    table = value + jnp.arange(rows, dtype=jnp.float32).reshape(1, rows, 1)
+    encoder = {
+        "cls": jnp.full((1, 1, width), value),
+        "posemb": jnp.broadcast_to(table, (1, rows, width)),
+        "norm": {"scale": jnp.full(width, value)},
+    }
+    head = {"kernel": jnp.full((width, classes), value)}
+    return {"encoder": encoder} | ({"head": head} if classes else {})
+
+
+def shapes(tree):
+    """What a run gives to restore onto."""
+    mesh = partition.make_mesh(dict(data=4, fsdp=2, tensor=1))
+    layout = partition.shardings(tree, mesh)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout
+    )
+
+
+def save(workdir, params, ema, steps=(1,)):
+    """A run's workdir whose checkpoints hold these, the last one as they are."""
+    checkpoints = checkpoint.Checkpoints(workdir, keep=3)
+    for step in steps:
+        older = float(steps[-1] - step)
+        state = jax.tree.map(lambda x, older=older: x - older, (params, ema))
+        checkpoints.save(TrainState(jnp.int32(step), state[0], {}, state[1]), 0.0)
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A classifier with averaged weights: parameters of 2, averages of 1; two steps."""
+    params, ema = (make_params(x, classes=3) for x in (2.0, 1.0))
+    return save(tmp_path_factory.mktemp("run"), params, ema, steps=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A student of 2 and its teacher of 1, which is the encoder alone."""
+    params, ema = make_params(2.0, classes=3), make_params(1.0)
+    return save(tmp_path_factory.mktemp("run"), params, ema)
+
+
+def test_parameters_and_their_averages_are_read(averaged, caplog):
+    like = shapes(make_params(0.0, classes=3))
+    params, ema, folder = checkpoint.load_params(averaged, like)
+    assert folder.name == "2"
+    for tree, value in ((params, 2.0), (ema, 1.0)):
+        jax.tree.map(np.testing.assert_array_equal, tree, make_params(value, classes=3))
+    kernel = params["head"]["kernel"]
+    assert kernel.sharding == like["head"]["kernel"].sharding
+    assert not caplog.records
+
+
+def test_one_checkpoint_of_a_run_can_be_named(averaged):
+    like = shapes(make_params(0.0, classes=3))
+    path = averaged / "checkpoints" / "1"
+    params, ema, folder = checkpoint.load_params(path, like)
+    assert folder == epath.Path(path)
+    assert params["head"]["kernel"][0, 0] == 1.0 and ema["head"]["kernel"][0, 0] == 0.0
+
+
+def test_a_teacher_is_no_average_of_all_parameters(taught):
+    params, ema, _ = checkpoint.load_params(taught, shapes(make_params(0.0, classes=3)))
+    assert ema is None and params["encoder"]["cls"][0, 0, 0] == 2.0
+
+
+@pytest.mark.parametrize("run", ["averaged", "taught"])
+def test_the_teachers_or_averaged_encoder_is_taken(run, request):
+    encoder, _ = checkpoint.load_encoder(
+        request.getfixturevalue(run), shapes(make_params(0.0)["encoder"])
+    )
+    jax.tree.map(np.testing.assert_array_equal, encoder, make_params(1.0)["encoder"])
+
+
+def test_another_model_is_listed(averaged):
+    like = shapes(make_params(0.0, classes=5))
+    with pytest.raises(UserError, match=r"~ head/kernel \(8, 3\), the config makes"):
+        checkpoint.load_params(averaged, like)
+    like = shapes({"cls": jnp.zeros((1, 1, 4)), "more": jnp.zeros(3)})
+    with pytest.raises(UserError, match="holds another model") as error:
+        checkpoint.load_encoder(averaged, like)
+    assert "  - more (3,)" in str(error.value)
+    assert "  + posemb (1, 17, 8)" in str(error.value)
+    assert "  ~ cls (1, 1, 8)" in str(error.value)
+
+
+def test_a_table_of_another_grid_comes_as_it_is_and_an_unused_norm_stays(averaged):
+    like = make_params(0.0, rows=37)["encoder"]
+    del like["norm"]
+    encoder, _ = checkpoint.load_encoder(averaged, shapes(like))
+    assert set(encoder) == {"cls", "posemb"}
+    assert encoder["posemb"].shape == (1, 17, 8)
+    assert encoder["posemb"].is_fully_replicated
+
+
+def test_an_empty_folder_is_explained(tmp_path):
+    for load in (checkpoint.load_params, checkpoint.load_encoder):
+        with pytest.raises(UserError, match="there is no checkpoint under"):
+            load(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "config.json can't be read .* copy it there from the run"),
+        ("{garbage", "config.json can't be read"),
+        ("[1, 2]", "config.json can't be read"),
+        ('{"vit": {"gelu": "tanh"}}', "the config.json of .* has no vit.norm_eps, "),
+    ],
+)
+def test_a_missing_or_strange_config_is_explained(tmp_path, text, said):
+    folder = epath.Path(tmp_path) / "checkpoints" / "8"
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        pretrained.read_config(folder)
+
+
+def test_a_config_is_read_flat(tmp_path):
+    keys = pretrained.TELLING + pretrained.SHAPE
+    tree = {"vit": {}, "data": {}}
+    for key in keys:
+        first, second = key.split(".")
+        tree[first][second] = [1, 2]
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    out = pretrained.read_config(epath.Path(tmp_path) / "checkpoints" / "8")
+    assert out == {key: [1, 2] for key in keys}
+
+
+def encoder(grid, kind="learned", cls=True, width=8):
+    """What `place_encoder` asks of a ViT."""
+    return types.SimpleNamespace(grid=grid, posemb=kind, cls=cls, width=width)
+
+
+def place(table, vit, **changes):
+    """`place_encoder` with the run that most tests come from."""
+    return pretrained.place_encoder(table, vit, THEIRS | changes)
+
+
+def table(rows, cls=True, width=8, seed=0):
+    """A learned table of random numbers."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(1, rows + cls, width)).astype(np.float32)
+
+
+def test_a_learned_table_of_the_same_grid_stays():
+    old = table(16)
+    new, lines = place(old, encoder((4, 4)))
+    np.testing.assert_array_equal(new, old)
+    assert lines == []
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (8, 4), (3, 5)])
+def test_a_learned_table_is_resampled_and_the_class_row_kept(grid):
+    old = table(16)
+    new, lines = place(old, encoder(grid))
+    np.testing.assert_array_equal(new[0, 0], old[0, 0])
+    expected = posemb.resample(old[0], (4, 4), grid)
+    np.testing.assert_array_equal(new[0], expected)
+    rows, columns = grid
+    said = f"a grid of {rows}x{columns} patches, not 4x4"
+    assert lines == [f"encoder: its position table is resampled for {said}"]
+
+
+def test_resampling_is_the_published_bicubic():
+    """arange(16) as 4 x 4 to 8 x 8: the first row as MAE's interpolate_pos_embed."""
+    old = np.arange(16, dtype=np.float32).reshape(1, 16, 1)
+    new, _ = place(old, encoder((8, 8), cls=False, width=1))
+    first = [-0.527344, -0.230469, 0.246094, 0.875]
+    first += [1.28125, 1.910156, 2.386719, 2.683594]
+    np.testing.assert_allclose(new[0, :8, 0], first, atol=1e-6)
+
+
+def test_a_grid_that_is_not_square_comes_from_the_other_runs_size():
+    old = table(8, cls=False)
+    vit = encoder((4, 4), cls=False)
+    new, _ = place(old, vit, **{"data.size": [8, 16]})
+    np.testing.assert_array_equal(new[0], posemb.resample(old[0], (2, 4), (4, 4)))
+
+
+def test_a_fixed_table_is_resampled_and_learned_from_there():
+    new, lines = place(None, encoder((6, 6)), **{"vit.posemb": "sincos"})
+    fixed = posemb.resample(posemb.sincos((4, 4), 8), (4, 4), (6, 6))
+    np.testing.assert_array_equal(new[0, 1:], fixed)
+    np.testing.assert_array_equal(new[0, 0], np.zeros(8))
+    assert "its fixed position table is learned from here on" in lines[0]
+    assert "resampled for a grid of 6x6" in lines[1]
+
+
+def test_a_fixed_table_that_stays_fixed_is_made_anew():
+    vit = encoder((6, 6), "sincos")
+    new, lines = place(None, vit, **{"vit.posemb": "sincos"})
+    assert new is None
+    assert "made anew for a grid of 6x6 patches, not 4x4" in lines[0]
+    assert place(None, encoder((4, 4), "sincos"), **{"vit.posemb": "sincos"}) == (
+        None,
+        [],
+    )
+
+
+def test_no_table_means_a_fresh_one():
+    new, lines = place(None, encoder((6, 6)), **{"vit.posemb": "none"})
+    assert new is None and "a fresh one is learned" in lines[0]
+
+
+def test_a_table_that_its_config_does_not_describe_is_refused():
+    with pytest.raises(UserError, match="has 10 rows, but its config.json says"):
+        place(table(9), encoder((4, 4)))

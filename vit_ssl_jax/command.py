@@ -1,0 +1,82 @@
+"""What the commands with a config share: flags in, one clear message out."""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+import vit_ssl_jax
+from vit_ssl_jax.errors import UserError
+
+
+def start(run, optional=(), **texts):
+    """Runs a command: `run(config, ...)` with a flag of that name for each of `texts`.
+
+    `config` is a config file (`--config=configs/x.py[:argument]`, and any value in it
+    by `--config.key=value`), the others are strings; `texts` are their help. All must
+    be given but those in `optional`, which are "" then. A UserError ends the program
+    with its message and status 1.
+    """
+    for name, text in texts.items():
+        if name == "config":
+            config_flags.DEFINE_config_file(name, None, text)
+        else:
+            flags.DEFINE_string(name, "" if name in optional else None, text)
+    needed = [name for name in texts if name not in optional]
+    flags.mark_flags_as_required(needed)
+
+    def main(argv):
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
+        logging.set_verbosity(logging.WARNING)
+        try:
+            run(**{name: flags.FLAGS[name].value for name in texts})
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the last checkpoint")
+            sys.stdout.flush()
+            os._exit(130)  # threads of half-imported libraries don't outlive it well
+
+    def parse(argv):
+        wrong = UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError
+        try:
+            return flags.FLAGS([find_config(argument) for argument in argv])
+        except wrong as error:
+            sys.exit(f"error: {explain(error, needed)}")
+
+    app.run(main, flags_parser=parse)
+
+
+def find_config(argument):
+    """`--config=configs/x.py[:arg]`: also found in the installed package."""
+    flag, _, value = argument.partition("=")
+    path, colon, rest = value.partition(":")
+    if flag not in ("--config", "-config") or pathlib.Path(path).exists():
+        return argument
+    package = pathlib.Path(vit_ssl_jax.__file__).parent
+    for root in (package, package.parent):
+        if (root / "configs").is_dir() and (root / path).exists():
+            return f"{flag}={root / path}{colon}{rest}"
+    known = sorted(f.name for f in package.parent.glob("configs/*.py"))
+    known = known or sorted(f.name for f in package.glob("configs/*.py"))
+    raise UserError(f"--config: {path} doesn't exist; configs/ has {', '.join(known)}")
+
+
+def explain(error, needed):
+    """The message of a flag's error, without the layers that it was wrapped in."""
+    text = str(error).strip()
+    if "must have a value other than None" in text:
+        values = dict(config="configs/NAME.py")
+        given = [f"--{name}={values.get(name, 'DIR')}" for name in needed]
+        return f"give {' and '.join(given)}"
+    if "Traceback" in text:  # raised inside the config file: its last line says why
+        return text.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, KeyError | AttributeError):
+        text = text.replace("\\", "").replace("'", "").strip('"')
+        return "the config has no key " + text.replace(
+            "nDid you mean", ". Did you mean"
+        )
+    return text

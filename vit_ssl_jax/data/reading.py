@@ -1,0 +1,55 @@
+"""Reads images of a source; broken ones are left out, counted and reported once."""
+
+import logging
+import threading
+
+import numpy as np
+
+from vit_ssl_jax.data import decoding
+from vit_ssl_jax.data.sources import Source
+from vit_ssl_jax.errors import UserError
+
+MAX_BROKEN_IN_A_ROW = 100
+
+_first_broken = threading.Lock()
+
+
+def read_whole(source: Source, i: int) -> tuple[np.ndarray, int, int]:
+    """Decodes image i or the next that is whole: pixels, label and its number."""
+    tries = min(MAX_BROKEN_IN_A_ROW, len(source))
+    for candidate in range(i, i + tries):
+        candidate %= len(source)
+        whole = try_to_read(source, candidate)
+        if whole is not None:
+            return *whole, candidate
+    raise UserError(
+        f"{tries} images in a row can't be decoded in {source.name}, from "
+        f"{source.where(i)} on: check that the files are whole."
+    )
+
+
+def try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
+    """Decodes image i: pixels and label. None, noted in `source.broken`, if broken."""
+    try:
+        image, label = source.read(i)
+        return decoding.decode(image), label
+    except (OSError, decoding.BrokenImageError) as error:
+        _note_broken(source, i, error)
+        return None
+
+
+def _note_broken(source: Source, i: int, error: Exception) -> None:
+    """Counts a broken image; warns at a source's first, raises when it is the last."""
+    with _first_broken:
+        first = not source.broken
+        source.broken.add(i)
+    if first:
+        logging.getLogger(__name__).warning(
+            "%s is broken and left out (%s). Further broken images of %s are counted, "
+            "not reported.",
+            source.where(i),
+            error,
+            source.name,
+        )
+    if len(source.broken) == len(source):
+        raise UserError(f"all {len(source)} images of {source.name} are broken.")
