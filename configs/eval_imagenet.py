@@ -4,9 +4,9 @@ python -m vit_ssl_jax.evaluate --config=configs/eval_imagenet.py --checkpoint=DI
 
 k-NN is DINO's: a weighted vote, cosine, k = 20 the headline, features neither standardised
 nor whitened; DINO takes the class token, MAE and I-JEPA have only the mean of the patches
-(`--config.evals.knn.pool=cls` for DINO's). Few-shot is big_vision's ridge regression from
-the first 65,000 training images in their order, 10 shots the headline. Linear probes:
-probe_vit{b,l,h}.py.
+(`--config.evals.knn.pool=cls` for DINO's). Few-shot is big_vision's ridge regression, its
+shots drawn from all training images (theirs: the first 65,000), 10 shots the headline.
+Linear probes: probe_vit{b,l,h}.py.
 """
 
 from ml_collections import ConfigDict

@@ -42,7 +42,9 @@ def get_config():
         for name, (data, size, resize, metric) in TASKS.items()
     }
     config.evals = dict(
-        knn=dict(pool="mean", k=(10, 20), temperature=0.07, standardize=False),
+        knn=dict(
+            pool="mean", k=(10, 20, 100, 200), temperature=0.07, standardize=False
+        ),
         fewshot=dict(pool="mean", shots=(1, 5, 10), seeds=(0, 1, 2), ridge=1024.0),
         linear=dict(pool="mean", c=0.1, iterations=1000),
     )

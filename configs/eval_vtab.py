@@ -3,9 +3,9 @@
 python -m vit_ssl_jax.evaluate --config=configs/eval_vtab.py --checkpoint=DIR
 
 800 images to train, 200 to choose with, the whole test split to report: linear heads on
-features of plain images, of which the 200 choose one, and k-NN. Means over the 19 tasks and over the groups
-are given once all of them are there. The published protocol fine-tunes the network:
-transfer_vtab.py. Images are squeezed to the encoder's size, as there. Clevr-count takes
+features of plain images, of which the 200 choose one, and k-NN. Means over the 19 tasks
+and over the groups are given where all of them are there. The published protocol
+fine-tunes the network: transfer_vtab.py. Images are squeezed to the encoder's size, as there. Clevr-count takes
 1,000 training images in the published code, by a slip; here it is 800, as elsewhere.
 """
 
@@ -143,7 +143,9 @@ def get_config():
         for name, (group, data, label, train, select, test) in TASKS.items()
     }
     config.evals = dict(
-        knn=dict(pool="mean", k=(10, 20), temperature=0.07, standardize=False),
+        knn=dict(
+            pool="mean", k=(10, 20, 100, 200), temperature=0.07, standardize=False
+        ),
         probe=dict(
             readouts=((1, "mean"), (4, "mean")),
             batch_norm=(True,),

@@ -44,7 +44,7 @@ def get_config():
     )
     config.vit = dict(
         variant="H/14",
-        posemb="learned",  # from the fixed table of pre-training
+        posemb="learned",  # from the table of pre-training, MAE's fixed one, too
         cls=True,
         droppath=0.3,  # paper, table 9: 0.2
         dropout=0.0,

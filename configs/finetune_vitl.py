@@ -52,7 +52,7 @@ def get_config(recipe="mae"):
     )
     config.vit = dict(
         variant="L/16",
-        posemb="learned",  # from the fixed table of pre-training
+        posemb="learned",  # from the table of pre-training, MAE's fixed one, too
         cls=True,
         droppath=0.2,  # paper, table 9: 0.1
         dropout=0.0,

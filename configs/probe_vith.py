@@ -2,12 +2,14 @@
 
 python -m vit_ssl_jax.evaluate --config=configs/probe_vith.py:mae --checkpoint=DIR
 python -m vit_ssl_jax.evaluate --config=configs/probe_vith.py:ijepa --checkpoint=DIR
+python -m vit_ssl_jax.evaluate --config=configs/probe_vith.py:ijepa448 --checkpoint=DIR
 python -m vit_ssl_jax.evaluate --config=configs/probe_vith.py:dinov2 --checkpoint=DIR
 
-Result: not yet run. Published: MAE 76.6 (1600 epochs), I-JEPA 79.3. All heads of a
+Result: not yet run. Published: MAE 76.6 (1600 epochs), I-JEPA 79.3,
+81.1 with H/16 at 448 px (ijepa448). All heads of a
 protocol's grid train at once on one pass of the encoder over the augmented images. The
-best head is chosen on 1 % of the training images that no head saw, `best/...`; the papers
-choose on the validation images.
+best head of a sweep is chosen on 1 % of the training images that no head saw; the papers
+choose on the validation images. MAE's one head learns from all of them.
 
 mae: class token, batch norm without affine, LARS (He et al., 2022, table 10).
 ijepa: mean of the last layer and of the last four side by side, with and without batch
@@ -20,7 +22,7 @@ dinov2: class tokens of the last one and four layers, with and without the last 
 
 from ml_collections import ConfigDict
 
-RECIPES = ("mae", "ijepa", "dinov2")
+RECIPES = ("mae", "ijepa", "ijepa448", "dinov2")
 GRIDS = {
     "mae": dict(
         readouts=((1, "cls"),),
@@ -76,10 +78,10 @@ GRIDS = {
 def get_config(recipe="mae"):
     if recipe not in RECIPES:
         raise ValueError(f"probe_vith.py:{recipe}: choose one of {', '.join(RECIPES)}")
-    sweep = recipe != "mae"
+    sweep, large = recipe != "mae", recipe == "ijepa448"
     config = ConfigDict()
     config.recipe = f"probe_vith:{recipe}"
-    config.variant = "H/14"  # the ViT that is expected; "": any
+    config.variant = "H/16" if large else "H/14"  # the ViT that is expected; "": any
     config.eval_batch_size = 1024
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.tasks = dict(
@@ -90,8 +92,8 @@ def get_config(recipe="mae"):
             train="train[:99%]" if sweep else "train",
             select="train[99%:]" if sweep else "",
             test="validation",
-            size=(224, 224),  # (): as the encoder was trained
-            resize=256,  # 0: the short side of `size`
+            size=(448, 448) if large else (224, 224),  # (): as the encoder was trained
+            resize=512 if large else 256,  # 0: the short side of `size`
             squash=False,
             interpolation="bicubic",
             metric="top1",
@@ -100,7 +102,7 @@ def get_config(recipe="mae"):
     )
     config.evals = dict(
         probe=dict(
-            **GRIDS[recipe],
+            **GRIDS["ijepa" if large else recipe],
             momentum=0.9,
             rate_batch=256,  # rates are for so many images; 0: for any batch
             augment=True,  # False: features of plain images, kept

@@ -6,8 +6,8 @@ python -m vit_ssl_jax.evaluate --config=configs/probe_vitl.py:dinov2 --checkpoin
 
 Result: not yet run. Published: MAE 75.8 (1600 epochs), I-JEPA 77.5. All heads of a
 protocol's grid train at once on one pass of the encoder over the augmented images. The
-best head is chosen on 1 % of the training images that no head saw, `best/...`; the papers
-choose on the validation images.
+best head of a sweep is chosen on 1 % of the training images that no head saw; the papers
+choose on the validation images. MAE's one head learns from all of them.
 
 mae: class token, batch norm without affine, LARS (He et al., 2022, table 10).
 ijepa: mean of the last layer and of the last four side by side, with and without batch

@@ -42,6 +42,7 @@ def get_config(recipe="imagenet"):
             f"transfer_vith.py:{recipe}: choose one of {', '.join(RECIPES)}"
         )
     steps, warmup, rate, images, classes = SETS[recipe]
+    cifar = recipe.startswith("cifar")
     config = ConfigDict()
     config.recipe = f"transfer_vith:{recipe}"
     config.seed = 0
@@ -71,7 +72,7 @@ def get_config(recipe="imagenet"):
     )
     config.vit = dict(
         variant="H/14",
-        posemb="learned",  # resampled to the larger grid
+        posemb="learned",  # resampled to the larger grid, bicubic; theirs: linear
         cls=True,
         droppath=0.0,
         dropout=0.0,  # 0.1 is a little worse for B/16, better for L/16 (vit_jax)
@@ -111,14 +112,15 @@ def get_config(recipe="imagenet"):
         num_classes=classes,
         size=(518, 518),
         pad=0,
-        crop=(),  # a window of an image whose short side is train_resize
+        # A random box, or a window of an image whose short side is train_resize.
+        crop=() if cifar else (0.05, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=True,
         randaugment="",
         interpolation="bilinear",
         resize=604,  # vit_jax squeezes the whole image to 518
         squash=False,
-        train_resize=604,  # ImageNet, Pets, Flowers: inception crop is as good
+        train_resize=604 if cifar else 0,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         threads=0,  # 0: by the number of cores

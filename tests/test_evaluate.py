@@ -1,6 +1,7 @@
 """The evaluate command, as a user types it: checkpoints in, one table out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from tests import runs
 from vit_ssl_jax import evaluate, train
 from vit_ssl_jax.errors import UserError
 
+KNN = "knn/k20_T0.07_mean_standardized/top1"
 GRID = dict(
     readouts=((1, "mean"), (2, "mean")),
     batch_norm=(True,),
@@ -47,6 +49,9 @@ def trained(tmp_path_factory):
     with config.unlocked():
         config.method = supervised.copy_and_resolve_references()
         config.method.ema = 0.5
+        judge = dict(every_epochs=0.0, split="test[:100]", metric="mean_per_class")
+        judge |= dict(set="", dir="", label="", label_map=())
+        config.evals = ConfigDict(dict(classify=judge))
     train.train(config, folder / "supervised")
     return folder
 
@@ -65,10 +70,11 @@ def test_two_checkpoints_of_a_run_are_judged_and_written(trained, capsys):
     found = evaluate.evaluate(suite(), paths)
     assert [folder[-1] for folder in found] == ["4", "2"]
     for folder, results in found.items():
-        assert results["fake/knn/k20_T0.07/top1"] > 0.5  # ten colours
-        assert "fake/fewshot/shots5_l1024/std" in results
-        name = f"eval_quickstart-{folder[-1]}.json"
-        written = json.loads((trained / "mae" / "evaluations" / name).read_text())
+        assert results[f"fake/{KNN}"] > 0.5  # ten colours
+        assert "fake/fewshot/shots5_l1024_mean/std" in results
+        (file,) = (trained / "mae" / "evaluations").glob(f"*-mae-{folder[-1]}-*.json")
+        written = json.loads(file.read_text())
+        assert written["finished"]
         assert written["results"] == results
         assert (written["recipe"], written["step"]) == (
             "quickstart:mae",
@@ -97,7 +103,8 @@ def test_one_device_and_eight_give_the_same_digits(trained, tmp_path):
         assert done.returncode == 0, done.stdout
         tables.append(done.stdout[done.stdout.index("| metric") :])
     assert tables[0] == tables[1]
-    assert (tmp_path / "8" / "evaluations" / "eval_quickstart-4.json").exists()
+    (file,) = (tmp_path / "8" / "evaluations").glob("eval_quickstart-mae-4-*.json")
+    assert json.loads(file.read_text())["trained"]["recipe"] == "quickstart:mae"
 
 
 def run_command(config, checkpoint, *flags, devices=1):
@@ -121,7 +128,7 @@ def test_a_probe_goes_through_the_encoder_and_its_folder_continues(trained, tmp_
     config.evals = ConfigDict(dict(probe=GRID))
     (results,) = evaluate.evaluate(config, [str(trained / "mae")], tmp_path).values()
     heads = [k for k in results if k.startswith("fake/probe/last")]
-    assert len(heads) == 4 and all("_aug/" in name for name in heads)
+    assert len(heads) == 4 and all("_aug_seed0/" in name for name in heads)
     assert results["fake/probe/best/top1"] in [results[name] for name in heads]
     (saved,) = tmp_path.glob("evaluations/*/fake/probe/checkpoints/8")
     again = evaluate.evaluate(config, [str(trained / "mae")], tmp_path)
@@ -129,14 +136,41 @@ def test_a_probe_goes_through_the_encoder_and_its_folder_continues(trained, tmp_
     assert saved.exists()
 
 
+def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
+    trained, tmp_path, monkeypatch
+):
+    config = suite(a={}, b={}, c={})
+    config.evals = ConfigDict(dict(knn=config.evals.knn))
+    whole = evaluate.evaluate(config, [str(trained / "mae")], tmp_path / "whole")
+    run_task, begun = evaluate.run_task, []
+
+    def stop_in_b(config, name, task, trained, out, asked, say):
+        begun.append(name)
+        if begun == ["a", "b"]:
+            asked.append(15)  # as a signal does
+        return run_task(config, name, task, trained, out, asked, say)
+
+    monkeypatch.setattr(evaluate, "run_task", stop_in_b)
+    said, path = [], [str(trained / "mae")]
+    assert evaluate.evaluate(config, path, tmp_path / "again", said.append) == {}
+    assert "stopped; the same command goes on" in said[-1]
+    again = evaluate.evaluate(config, path, tmp_path / "again")
+    assert begun == ["a", "b", "b", "c"]
+    assert again == whole
+
+
 def test_a_classifier_is_judged_with_and_without_averaging(trained):
     config = suite(fake=dict(train=""))
     config.evals = ConfigDict(dict(classify=dict(label_map=())))
     (results,) = evaluate.evaluate(config, [str(trained / "supervised")]).values()
-    assert {k.removeprefix("fake/classify/") for k in results} == {
-        *("top1", "top5", "ema/top1", "ema/top5")
+    found = {k.removeprefix("fake/"): v for k, v in results.items()}
+    assert set(found) == {
+        f"classify/{k}" for k in ("top1", "top5", "ema/top1", "ema/top5")
     }
-    config.tasks.fake.size = (64, 64)
+    own = runs.metrics(trained / "supervised")[-1]  # what the run itself has measured
+    assert {k: own[f"eval/{k}"] for k in found} == found
+    assert "eval/classify/ema/mean_per_class" in own
+    config.tasks.fake.size = (64, 64)  # the head's positions are of another grid
     with pytest.raises(
         UserError, match=r"was trained at \(32, 32\), not at \(64, 64\)"
     ):
@@ -150,16 +184,16 @@ def test_another_size_resamples_the_positions(trained):
     config = suite(fake=dict(size=(48, 32)))
     config.evals = ConfigDict(dict(knn=config.evals.knn))
     (results,) = evaluate.evaluate(config, [str(trained / "mae")]).values()
-    assert results["fake/knn/k20_T0.07/top1"] > 0.5
+    assert results[f"fake/{KNN}"] > 0.5
 
 
 def test_means_are_over_whole_groups(trained, capsys):
     tasks = dict(a=dict(group="x"), b=dict(group="x", metric="mean_per_class"))
-    config = suite(**tasks, c=dict(set="no_such_set"))
+    config = suite(**tasks, c=dict(set="no_such_set", group="y"))
     config.evals = ConfigDict(dict(knn=config.evals.knn))
     config.tasks.b.metric = "top1"
     (results,) = evaluate.evaluate(config, [str(trained / "mae")]).values()
-    name = "knn/k20_T0.07/top1"
+    name = KNN
     assert results[f"x/{name}"] == (results[f"a/{name}"] + results[f"b/{name}"]) / 2
     assert f"mean/{name}" not in results  # c is missing
     assert "task c is off" in capsys.readouterr().out
@@ -172,6 +206,10 @@ def test_means_are_over_whole_groups(trained, capsys):
         (dict(checkpoint="nowhere"), "there is no checkpoint under"),
         (dict(test="test[:0]"), "choose a slice that lies within"),
         (dict(test="nope"), "choose train or test"),
+        (dict(train=""), "bank: name a split"),
+        (dict(metric="top5"), "metric: 'top5' is not 'top1' or 'mean_per_class'"),
+        (dict(temperature=0.0), "knn.temperature: 0.0 is not a finite number above 0"),
+        (dict(size=(30, 32)), "is not divisible by the patch"),
         (
             dict(train="train[:9]"),
             "config.evals.knn.k: 200 neighbours of 9 bank images",
@@ -184,6 +222,8 @@ def test_bad_input_is_told(trained, changes, said):
     config = suite()
     path = str(trained / changes.pop("checkpoint", "mae"))
     config.variant = changes.pop("variant", "")
+    if "temperature" in changes:
+        config.evals.knn.temperature = changes.pop("temperature")
     if "shots" in changes:
         config.evals.fewshot.shots = (changes.pop("shots"),)
     config.tasks.fake.update(changes)
@@ -199,6 +239,33 @@ def test_a_set_without_labels_is_told(trained, tmp_path):
     config = suite(fake=dict(set="folder", dir=str(tmp_path), test="train"))
     with pytest.raises(UserError, match="has no labels"):
         evaluate.evaluate(config, [str(trained / "mae")])
+
+
+def test_a_checkpoint_of_an_older_version_is_told(trained, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(trained / "mae", old)
+    config = json.loads((old / "config.json").read_text())
+    del config["health"], config["recipe"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"has no recipe, health: it is of an older"):
+        evaluate.evaluate(suite(), [str(old)])
+    with pytest.raises(UserError, match="--checkpoint: give a run's workdir"):
+        evaluate.evaluate(suite(), [])
+
+
+def test_a_method_that_is_bound_to_its_size_is_judged_at_another(trained, tmp_path):
+    """Jigsaw's puzzle has no 48 px; its encoder has."""
+    config = runs.small("mae", steps=1)
+    config.recipe = "jigsaw"
+    numbers = runs.load("pretext_cpu.py", "jigsaw").method
+    with config.unlocked():
+        config.vit.variant = "2x32x2/4"
+        config.method = numbers.copy_and_resolve_references()
+    train.train(config, tmp_path)
+    judge = suite(fake=dict(size=(44, 36)))
+    judge.evals = ConfigDict(dict(knn=judge.evals.knn))
+    (results,) = evaluate.evaluate(judge, [str(tmp_path)]).values()
+    assert results[f"fake/{KNN}"] > 0.3
 
 
 def test_the_command_says_what_is_missing():

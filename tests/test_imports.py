@@ -16,11 +16,22 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors", "published"],
-    ["command", "ops", "partition", "optim", "checks", "signals", "workdir", "flops"],
+    [
+        "command",
+        "collected",
+        "ops",
+        "partition",
+        "optim",
+        "checks",
+        "signals",
+        "workdir",
+        "flops",
+    ],
     ["models"],
     ["methods"],
     ["step", "checkpoint", "data", "interop", "writer"],
     ["evaluators", "build", "pretrained", "inputs", "intro"],
+    ["judged"],
     ["train", "evaluate", "results", "plan"],
     ["main"],
 ]

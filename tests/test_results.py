@@ -11,10 +11,11 @@ from vit_ssl_jax import published, results
 from vit_ssl_jax.errors import UserError
 
 
-def write(folder, recipe, top1, *, seed=0, lr=1e-3, step=10):
+def write(folder, recipe, top1, *, seed=0, lr=1e-3, step=10, init_from=""):
     """A finished run's workdir, as far as the table reads it."""
     folder.mkdir(parents=True)
     config = dict(recipe=recipe, seed=seed, optim=dict(lr=lr), data=dict(dir="x"))
+    config["init_from"] = str(init_from)
     (folder / "config.json").write_text(json.dumps(config))
     rows = [
         {"step": step - 5, "eval/classify/top1": 0.1, "train/loss": 2.0},
@@ -49,14 +50,59 @@ def test_other_settings_are_another_row_that_says_so(tmp_path):
     assert rows[0]["std"] is None and rows[0]["published"] is None
 
 
+def test_fine_tuning_counts_with_what_it_began_with(tmp_path):
+    """Seeds of the upstream run are repetitions; another upstream recipe isn't."""
+    write(tmp_path / "up0", "relvit_cpu:upstream", 0.1)
+    write(tmp_path / "up1", "relvit_cpu:upstream", 0.1, seed=1)
+    write(tmp_path / "mae", "mae_vitb", 0.1)
+    for i, (start, top1) in enumerate(
+        [("up0", 0.5), ("up1", 0.6), ("mae", 0.9), ("gone", 0.8), ("", 0.3)]
+    ):
+        start = start and tmp_path / start
+        write(tmp_path / f"ft{i}", "finetune", top1, seed=i, init_from=start)
+    rows = results.results(sorted(tmp_path.glob("ft*")))
+    assert sorted(row["values"] for row in rows) == [
+        [30.0],
+        [50.0, 60.0],
+        [80.0],
+        [90.0],
+    ]
+    told = {row["settings"] for row in rows}
+    assert len(told) == 4 and any("init_from=another run" in text for text in told)
+
+
+def write_evaluation(folder, step, best, pool="cls"):
+    """What the evaluate command writes, as far as the table reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    one = dict(
+        evaluation="probe_vitb:mae",
+        recipe="mae_vitb",
+        step=step,
+        results={
+            "imagenet/probe/best/top1": best,
+            "imagenet/probe/last1_cls/top1": 0.1,
+        },
+        settings=dict(evals=dict(pool=pool)),
+        trained=dict(recipe="mae_vitb", seed=0),
+    )
+    (folder / f"probe-{step}-{pool}.json").write_text(json.dumps(one))
+
+
+def test_other_settings_of_an_evaluation_are_another_row(tmp_path):
+    """Read without the run itself, as from a folder given to the command."""
+    write_evaluation(tmp_path / "evaluations", 5, 0.6)
+    write_evaluation(tmp_path / "evaluations", 5, 0.3, pool="mean")
+    rows = results.results([tmp_path])
+    assert {row["settings"]: row["values"] for row in rows} == {
+        "probe_vitb:mae.evals.pool=cls": [60.0],
+        "probe_vitb:mae.evals.pool=mean": [30.0],
+    }
+
+
 def test_of_a_checkpoints_evaluations_the_latest_counts(tmp_path):
     write(tmp_path / "a", "mae_vitb", 0.5)
-    (tmp_path / "a" / "evaluations").mkdir()
     for step, best in ((5, 0.60), (10, 0.66), (7, 0.63)):
-        found = {"imagenet/probe/best/top1": best, "imagenet/probe/last1_cls/top1": 0.1}
-        one = dict(evaluation="probe_vitb:mae", step=step, results=found)
-        file = tmp_path / "a" / "evaluations" / f"probe-{step}.json"
-        file.write_text(json.dumps(one))
+        write_evaluation(tmp_path / "a" / "evaluations", step, best)
     rows = results.results([tmp_path])
     probe = [row for row in rows if row["evaluation"]]
     (row,) = probe  # single heads of the grid are left out
@@ -87,6 +133,15 @@ def test_a_folder_without_a_run_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["results", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: .* holds no run"):
         results.main()
+
+
+def test_a_bad_pattern_and_an_older_config_are_told(tmp_path):
+    write(tmp_path / "a", "mae_vitb", 0.5)
+    with pytest.raises(UserError, match="is no regular expression"):
+        results.results([tmp_path], metrics="(")
+    (tmp_path / "a" / "config.json").write_text('{"seed": 0}')
+    with pytest.raises(UserError, match="names no recipe"):
+        results.results([tmp_path])
 
 
 def test_a_torn_config_is_told(tmp_path):

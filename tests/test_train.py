@@ -44,9 +44,11 @@ def test_metrics_carry_the_expected_names(trained):
         assert np.isfinite(merged[name])
     assert merged["perf/img_per_sec"] > 0
     assert 0 <= merged["perf/data_wait_frac"] <= 1
-    evaluated = [m["step"] for m in lines if "eval/knn/k20_T0.07/top1" in m]
+    evaluated = [
+        m["step"] for m in lines if "eval/knn/k20_T0.07_mean_standardized/top1" in m
+    ]
     assert evaluated == [4, 8]
-    assert [m["step"] for m in lines if "eval/linear/C0.1/top1" in m] == [8]
+    assert [m["step"] for m in lines if "eval/linear/C0.1_mean/top1" in m] == [8]
 
 
 def test_the_summary_compares_three_representations(trained):

@@ -7,6 +7,7 @@ from vit_ssl_jax.errors import UserError
 MIN_ONE = "at least 1", lambda x: x >= 1
 MIN_ZERO = "a finite number, at least 0", lambda x: math.isfinite(x) and x >= 0
 POSITIVE = "a finite number above 0", lambda x: math.isfinite(x) and x > 0
+SIZES = "a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1
 
 RANGES = {
     "seed": ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
@@ -63,10 +64,17 @@ RANGES = {
 }
 OF_EVALUATORS = {
     "pool": ("'cls' or 'mean'", lambda x: x in ("cls", "mean")),
-    "k": ("a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1),
+    "k": SIZES,
     "temperature": POSITIVE,
     "c": POSITIVE,
     "iterations": MIN_ONE,
+    "shots": SIZES,
+    "seeds": ("a tuple of seeds, at least one", lambda x: len(x) > 0 and min(x) >= 0),
+    "ridge": POSITIVE,
+    "metric": (
+        "'top1' or 'mean_per_class'",
+        lambda x: x in ("top1", "mean_per_class"),
+    ),
 }
 
 
@@ -77,11 +85,16 @@ def check_ranges(config):
         for name in key.split("."):
             value = value[name]
         _check(f"config.{key}", value, wanted, fits)
-    for name, settings in config.evals.items():
+    check_evaluators(config.evals, config.vit.cls)
+
+
+def check_evaluators(evals, cls):
+    """The same of `config.evals`; `cls`: whether the ViT has a class token."""
+    for name, settings in evals.items():
         for key, (wanted, fits) in OF_EVALUATORS.items():
             if key in settings:
                 _check(f"config.evals.{name}.{key}", settings[key], wanted, fits)
-        if settings.get("pool") == "cls" and not config.vit.cls:
+        if settings.get("pool") == "cls" and not cls:
             raise UserError(
                 f"config.evals.{name}.pool: 'cls' needs config.vit.cls=True; use 'mean'"
             )

@@ -4,22 +4,24 @@ Judges finished encoders: every task of the suite with every evaluator, for one 
 or several. DIR is a run's workdir (its newest checkpoint) or a `checkpoints/STEP` in it.
 """
 
+import hashlib
 import json
 import statistics
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import build, checkpoint, command, partition, pretrained, step
+from vit_ssl_jax import checkpoint, command, judged
+from vit_ssl_jax.checks import check_evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite, kind
-from vit_ssl_jax.signals import stop_on_signal
+from vit_ssl_jax.signals import Stopped, stop_on_signal
 from vit_ssl_jax.workdir import open_workdir, replace
 
 SPLITS = ("train", "select", "test")
+PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
 
 
 def evaluate(config, checkpoints, workdir="", say=print):
@@ -27,56 +29,53 @@ def evaluate(config, checkpoints, workdir="", say=print):
 
     `config` is that of `configs/eval_*.py` or `probe_*.py`. What the model is comes
     from the config.json beside each checkpoint; `config.variant` says which ViT is
-    expected, "" any. Results are printed and written to `evaluations/` in the run's
-    workdir, or in `workdir` where that is given; a probe that trains for long saves
-    itself there, too, and the same call goes on. Tasks whose data isn't there are left
-    out with a line. Raises UserError where nothing can be evaluated.
+    expected, "" any. Results are printed, and written after every task to
+    `evaluations/` in the run's workdir, or in `workdir` where that is given; a suite
+    that was stopped goes on with the task it was at, a probe at the exact step. Tasks
+    whose data isn't there are left out with a line. Raises UserError where nothing can
+    be evaluated.
     """
     config = config.copy_and_resolve_references()
+    if not checkpoints:
+        raise UserError("--checkpoint: give a run's workdir or its checkpoints/STEP")
     say(f"{config.recipe}: {', '.join(config.tasks)}")
     folders = [checkpoint.find_folder(path) for path in checkpoints]
-    trained = {folder: read_trained(folder, config) for folder in folders}
+    trained = {folder: judged.read_trained(folder, config) for folder in folders}
     tasks = open_tasks(config, say)
+    outs = {
+        folder: open_workdir(workdir or folder.parent.parent) / "evaluations"
+        for folder in folders
+    }
     found = {}
     with stop_on_signal() as asked:
         for folder in folders:
-            out = open_workdir(workdir or folder.parent.parent) / "evaluations"
-            out.mkdir(exist_ok=True)
+            outs[folder].mkdir(exist_ok=True)
             say(f"checkpoint {folder}")
-            results = {}
-            for name, task in tasks.items():
-                values = run_task(
-                    config, name, task, trained[folder], folder, out, asked, say
-                )
-                if asked:
-                    say("stopped; the same command goes on")
-                    return found
-                results |= {f"{name}/{key}": value for key, value in values.items()}
-            results |= averages(config, tasks, results)
-            write(config, trained[folder], folder, results, out)
+            file = outs[folder] / f"{name_of(config, folder)}.json"
+            try:
+                results = run_tasks(config, tasks, trained[folder], file, asked, say)
+            except Stopped:
+                say("stopped; the same command goes on with the task it was at")
+                return found
             found[str(folder)] = results
     say(table(found))
     return found
 
 
-def read_trained(folder, config):
-    """The config that a checkpoint was trained with, fitted to this evaluation."""
-    trained = ConfigDict(as_tuples(pretrained.read_whole_config(folder)))
-    if config.variant not in ("", trained.vit.variant):
-        trained.vit.variant = config.variant  # doesn't fit: the error lists the arrays
-    trained.mesh = config.mesh
-    mesh = partition.make_mesh(config.mesh)
-    trained.batch_size = mesh.shape["data"] * mesh.shape["fsdp"]
-    trained.accum, trained.steps = 1, 1
-    trained.online.share, trained.health.every = 0.0, 0
-    return trained
+def name_of(config, folder):
+    """Of a file of results: the suite, the run, the step, and what was changed."""
+    text = json.dumps(flat_settings(config), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    suite = config.recipe.replace(":", "_")
+    return f"{suite}-{folder.parent.parent.name}-{folder.name}-{digest}"
 
 
-def as_tuples(tree):
-    """JSON's lists as tuples, as they are in a config."""
-    if isinstance(tree, dict):
-        return {key: as_tuples(value) for key, value in tree.items()}
-    return tuple(map(as_tuples, tree)) if isinstance(tree, list) else tree
+def flat_settings(config):
+    """What the results depend on, as plain JSON."""
+    settings = json.loads(config.to_json_best_effort())
+    for task in settings["tasks"].values():
+        del task["dir"]
+    return {key: value for key, value in settings.items() if key not in PLACES}
 
 
 def open_tasks(config, say):
@@ -100,93 +99,87 @@ def open_tasks(config, say):
     return tasks
 
 
-def run_task(config, name, task, trained, folder, out, asked, say):
-    """All evaluators on a task: `{evaluator/metric: float}`."""
-    trained = trained.copy_and_resolve_references()
-    classified = any(kind(name) == "classify" for name in config.evals)
-    if classified and task.size not in ((), trained.data.size):
-        raise UserError(
-            f"config.tasks.{name}.size: the classifier was trained at "
-            f"{trained.data.size}, not at {task.size}; give that size, and a resize "
-            "that goes with it"
+def run_tasks(config, tasks, trained, file, asked, say):
+    """All tasks for one checkpoint: `{metric: float}`, written after each of them.
+
+    Those that an evaluation that was stopped has behind it are read.
+    """
+    folder, content = trained.folder, {}
+    if file.exists():
+        content = json.loads(file.read_text())
+    done = {} if content.get("finished", True) else content["tasks"]
+    for name, task in tasks.items():
+        if name not in done:
+            out = epath.Path(file).parent / file.stem / name
+            done[name] = run_task(config, name, task, trained, out, asked, say)
+        results = {f"{t}/{key}": v for t in done for key, v in done[t].items()}
+        results |= averages(config, done, results)
+        content = dict(
+            evaluation=config.recipe,
+            recipe=trained.config.recipe,
+            checkpoint=str(folder),
+            step=int(folder.name),
+            finished=len(done) == len(tasks),
+            results=results,
+            tasks=done,
+            settings=flat_settings(config),
+            trained=json.loads(trained.config.to_json_best_effort()),
         )
-    if task.size:
-        trained.data.size = task.size
+        if jax.process_index() == 0:
+            replace(file, json.dumps(content, indent=2) + "\n")
+    return results
+
+
+def run_task(config, name, task, trained, out, asked, say):
+    """All evaluators on a task: `{evaluator/metric: float}`."""
+    size = task.size or trained.config.data.size
+    splits = dict(bank=task.train, select=task.select)
+    splits |= dict(queries=task.test, split=task.test)
+    evals = ConfigDict(
+        {
+            key: dict(settings, every_epochs=0.0, metric=task.metric, **splits)
+            for key, settings in config.evals.to_dict().items()
+        }
+    )
+    check_evaluators(evals, trained.config.vit.cls)
     data = dict(
         name=task.set,
         dir=task.dir,
         label=task.label,
-        size=trained.data.size,
-        resize=task.resize or min(trained.data.size),
+        size=size,
+        resize=task.resize or min(size),
         squash=task.squash,
         interpolation=task.interpolation,
         eval_batch_size=config.eval_batch_size,
     )
-    run, state = load(trained, folder, head=classified)
-    splits = dict(bank=task.train, select=task.select)
-    splits |= dict(queries=task.test, split=task.test)
-    evals = {
-        key: dict(settings, every_epochs=0.0, metric=task.metric, **splits)
-        for key, settings in config.evals.to_dict().items()
-    }
     judge = ConfigDict(dict(data=data, evals=evals))
-    probes = out / f"{config.recipe.replace(':', '_')}-{folder.name}" / name
-    suite = Suite(judge, run, True, say, folder=probes, asked=asked)
+    if any(kind(key) == "classify" for key in evals):
+        run, state = judged.load_classifier(trained, size, f"config.tasks.{name}.size")
+    else:
+        run, state, lines = judged.load_encoder(trained, size)
+        for line in lines[1:]:
+            say(line)
+    suite = Suite(judge, run, True, say, folder=out, asked=asked)
     found = suite.evaluate(state)
     return {key.removeprefix("eval/"): value for key, value in found.items()}
 
 
-def load(trained, folder, *, head):
-    """The run that a checkpoint's model belongs to, and its state without optimiser.
-
-    Of the parameters only the encoder's, unless a classifier's `head` is asked for.
-    """
-    run = build.make_run(trained)
-    if head:
-        params, averaged, _ = checkpoint.load_params(folder, run.program.state.params)
-        ema = averaged or {}
-    else:
-        encoder, _ = pretrained.load(folder, run)
-        params, ema = {"encoder": encoder}, {"encoder": encoder}
-    done = jnp.asarray(int(folder.name), jnp.int32)
-    return run, step.TrainState(done, params, opt_state=(), ema=ema)
-
-
-def averages(config, tasks, results):
-    """Means over the tasks of a group, and over all, of what all of them report."""
+def averages(config, done, results):
+    """Means over the tasks of a group, and over all that have one, of what all report."""
     groups = {}
     for name in config.tasks:
-        groups.setdefault("mean", []).append(name)
-        groups.setdefault(config.tasks[name].group, []).append(name)
+        if group := config.tasks[name].group:
+            groups.setdefault("mean", []).append(name)
+            groups.setdefault(group, []).append(name)
     found = {}
     for group, names in groups.items():
-        if not group or len(names) < 2 or not all(name in tasks for name in names):
+        if len(names) < 2 or not all(name in done for name in names):
             continue  # a mean over part of a suite is no figure of the suite
-        common = None
-        for name in names:
-            own = {k[len(name) + 1 :] for k in results if k.startswith(f"{name}/")}
-            common = own if common is None else common & own
+        common = set.intersection(*(set(done[name]) for name in names))
         for key in sorted(common):
             values = [results[f"{name}/{key}"] for name in names]
             found[f"{group}/{key}"] = statistics.mean(values)
     return found
-
-
-def write(config, trained, folder, results, out):
-    """One JSON a checkpoint and suite, which the results command reads."""
-    if jax.process_index():
-        return
-    name = config.recipe.replace(":", "_")
-    content = dict(
-        evaluation=config.recipe,
-        recipe=trained.recipe,
-        checkpoint=str(folder),
-        step=int(folder.name),
-        results=results,
-        config=json.loads(config.to_json_best_effort()),
-    )
-    text = json.dumps(content, indent=2) + "\n"
-    replace(epath.Path(out) / f"{name}-{folder.name}.json", text)
 
 
 def table(found):
@@ -216,8 +209,7 @@ def show(name, value):
 
 def run(config, checkpoint, workdir):
     """The command."""
-    paths = [path for path in checkpoint.split(",") if path]
-    evaluate(config, paths, workdir)
+    evaluate(config, [path for path in checkpoint.split(",") if path], workdir)
 
 
 if __name__ == "__main__":

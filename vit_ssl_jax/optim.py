@@ -123,12 +123,12 @@ def lars(learning_rate, weight_decay, *, momentum, no_decay, trust=0.001):
         )
 
     scaled = optax.chain(
-        optax.masked(optax.add_decayed_weights(weight_decay), chosen),
         optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust), chosen),
         optax.trace(momentum),
     )
 
     def update(grads, state, params, *, step):
+        grads = add_decay(grads, params, weight_decay(step), no_decay)
         updates, state = scaled.update(grads, state, params)
         return descend(updates, learning_rate(step)), state
 
@@ -242,7 +242,7 @@ def make_transformation(config, rate, decay):
     if config.name == "sgd":
         return sgd(rate, decay, momentum=config.b1, no_decay=no_decay)
     if config.name == "lars":
-        return lars(rate, config.wd, momentum=config.b1, no_decay=no_decay)
+        return lars(rate, decay, momentum=config.b1, no_decay=no_decay)
     raise UserError(
         f"config.optim.name: {config.name!r} is not one of adamw, sgd, lars"
     )

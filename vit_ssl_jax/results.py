@@ -7,21 +7,16 @@ the published figure where there is one.
 import argparse
 import csv
 import io
+import itertools
 import json
-import pathlib
 import re
 import statistics
 import sys
 
-from vit_ssl_jax import published
+from vit_ssl_jax import collected, published
 from vit_ssl_jax.errors import UserError
 
-# What may differ between runs that are repetitions of each other.
-FREE = {
-    *("seed", "init_from", "log_every", "checkpoint_every", "keep", "mesh", "accum"),
-    *("data.dir", "data.threads", "data.eval_batch_size", "summary"),
-}
-ACCURACIES = ("top1", "top5", "mean_per_class")
+PER_CENT = ("top1", "top5", "mean_per_class", "std")
 HEADLINES = re.compile(r"(top1|mean_per_class)$")
 COLUMNS = ("recipe", "settings", "evaluation", "metric", "steps", "runs", "values")
 
@@ -29,73 +24,36 @@ COLUMNS = ("recipe", "settings", "evaluation", "metric", "steps", "runs", "value
 def results(paths, metrics=""):
     """Rows (dicts) of the runs below `paths`, accuracies in per cent.
 
-    Runs are repetitions of each other where their configs differ in seed, folders and
-    the like alone. `metrics` is a regular expression of the metrics that are wanted; ""
-    stands for accuracies, of a probe's grid only the best head's. Raises UserError
-    where a path holds no run.
+    Runs are repetitions of each other where their configs, and those of the evaluation,
+    differ in seeds, folders and the like alone; of runs that began with the encoder of
+    another, that one's config counts, too. `metrics` is a regular expression of the
+    metrics that are wanted; "" stands for accuracies, of a probe's grid only the best
+    head's. Raises UserError where a path holds no run.
     """
+    try:
+        re.compile(metrics)
+    except re.error as error:
+        raise UserError(f"--metrics: {metrics!r} is no regular expression: {error}")
     groups = {}
-    for folder in find_runs(paths):
-        config = read_json(folder / "config.json")
-        flat = flatten(config)
-        key = {k: v for k, v in flat.items() if not is_free(k)}
-        for evaluation, step, values in read_values(folder):
-            which = (config["recipe"], evaluation, json.dumps(key, sort_keys=True))
-            groups.setdefault(which, []).append((step, values))
+    for found in itertools.chain.from_iterable(
+        map(collected.read_runs, collected.find_folders(paths))
+    ):
+        key = json.dumps(found.settings, sort_keys=True)
+        groups.setdefault((found.recipe, found.evaluation, key), []).append(found)
     rows = []
     for (recipe, evaluation, key), found in groups.items():
         others = [json.loads(k) for r, e, k in groups if (r, e) == (recipe, evaluation)]
         settings = differences(json.loads(key), others)
-        names = dict.fromkeys(name for _, values in found for name in values)
+        names = dict.fromkeys(name for run in found for name in run.values)
         for name in filter(lambda n: is_wanted(n, metrics), names):
-            having = [(step, values[name]) for step, values in found if name in values]
+            having = [(r.step, r.values[name]) for r in found if name in r.values]
             rows.append(make_row(recipe, settings, evaluation, name, having))
     return rows
 
 
-def find_runs(paths):
-    """Workdirs of runs: the paths themselves, and what lies below them."""
-    found = []
-    for path in map(pathlib.Path, paths):
-        if (path / "config.json").exists():
-            found.append(path)
-            continue
-        below = sorted(file.parent for file in path.glob("**/config.json"))
-        if not below:
-            raise UserError(
-                f"{path} holds no run: there is no config.json at any depth"
-            )
-        found += below
-    return list(dict.fromkeys(found))
-
-
-def read_values(folder):
-    """What a run measured: `(evaluation or "", step, {metric: value})`.
-
-    The newest values of its own evaluators, and of every evaluation by the evaluate
-    command that of the latest checkpoint.
-    """
-    newest, step = {}, 0
-    file = folder / "metrics.jsonl"
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        mine = {k[5:]: v for k, v in values.items() if k.startswith("eval/")}
-        newest |= mine
-        step = values["step"] if mine else step
-    found = {"": (step, newest)} if newest else {}
-    for file in folder.glob("evaluations/*.json"):
-        one = read_json(file)
-        if one["step"] >= found.get(one["evaluation"], (-1,))[0]:
-            found[one["evaluation"]] = (one["step"], one["results"])
-    return [(evaluation, *found[evaluation]) for evaluation in sorted(found)]
-
-
 def make_row(recipe, settings, evaluation, name, having):
     """One line of the table, as a dict."""
-    factor = 100 if name.endswith(ACCURACIES) else 1
+    factor = 100 if name.endswith(PER_CENT) else 1
     values = [factor * value for _, value in having]
     steps = sorted({step for step, _ in having})
     row = published.find(recipe, name, evaluation)
@@ -146,11 +104,6 @@ def as_csv(rows):
     return out.getvalue().rstrip("\n")
 
 
-def is_free(key):
-    """Whether repetitions of a run may differ in a key."""
-    return any(key == free or key.startswith(free + ".") for free in FREE)
-
-
 def is_wanted(name, metrics):
     """Whether a metric belongs into the table."""
     if metrics:
@@ -164,22 +117,6 @@ def differences(mine, all_of_recipe):
     keys = sorted({k for other in all_of_recipe for k in other})
     told = [k for k in keys if len({str(o.get(k)) for o in all_of_recipe}) > 1]
     return " ".join(f"{k}={mine.get(k)}" for k in told)
-
-
-def flatten(tree, prefix=""):
-    """Nested dicts as one, with dotted keys."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    parts = (flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in tree.items())
-    return {k: v for part in parts for k, v in part.items()}
-
-
-def read_json(file):
-    """A JSON file; raises UserError where it is none."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read ({error}); is the run whole?") from error
 
 
 def main():

@@ -5,6 +5,10 @@ import signal
 import threading
 
 
+class Stopped(Exception):
+    """Raised where work ends because a signal asked to stop."""
+
+
 @contextlib.contextmanager
 def stop_on_signal():
     """Yields a list that SIGTERM or Ctrl-C fills; a second signal interrupts at once.

@@ -202,6 +202,26 @@ def test_resize_to_cover_leaves_room_for_the_window(h, w, resize, squash):
         assert not squash or out.shape[:2] == (resize, resize)
 
 
+@pytest.mark.parametrize(
+    ("shape", "resize", "wanted"),
+    [
+        ((374, 500), 256, (256, 342)),  # 374 * (256 / 374) is 255.99...
+        ((158, 343), 47, (47, 102)),
+        ((500, 374), 256, (342, 256)),
+        ((40, 90), 20, (30, 67)),  # the window is the larger wish
+    ],
+)
+def test_the_short_side_is_what_was_asked_for(shape, resize, wanted):
+    out = crops.resize_to_cover(
+        np.zeros((*shape, 3), np.uint8),
+        size=(30, 40),
+        resize=resize,
+        interpolation="bilinear",
+        squash=False,
+    )
+    assert out.shape[:2] == wanted
+
+
 def test_random_window_finds_every_place_as_often():
     image, rng = picture(7, 6), np.random.default_rng(0)
     places = [(top, left) for top in range(4) for left in range(2)]

@@ -84,6 +84,7 @@ def test_prepared_set_by_version_folder_and_by_config(prepared, tmp_path):
     version = prepared / "tiny" / "1.0.0"
     assert "1.0.0" in open_source("tiny/1.0.0", str(prepared), "test").name
     assert len(open_source("tiny", str(version), "test")) == 5
+    assert len(open_source("tiny", str(prepared / "tiny"), "test")) == 5
     with pytest.raises(UserError, match="holds data set 'tiny', not 'other'"):
         open_source("other", str(version), "test")
     shutil.copytree(version, tmp_path / "tiny" / "red" / "1.0.0")

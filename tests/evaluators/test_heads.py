@@ -199,13 +199,13 @@ def test_names_say_every_number():
         augment=True,
     )
     assert config.names("last4_mean_bn") == [
-        "last4_mean_bn_lars0.9_lr6.4_wd0_cosine_warm10_ep90_b16384_aug",
-        "last4_mean_bn_lars0.9_lr6.4_wd0.0005_cosine_warm10_ep90_b16384_aug",
+        "last4_mean_bn_lars0.9_lr6.4_wd0_cosine_warm10_ep90_b16384_steps5_aug_seed3",
+        "last4_mean_bn_lars0.9_lr6.4_wd0.0005_cosine_warm10_ep90_b16384_steps5_aug_seed3",
     ]
     (name,) = make(
         optimizer="sgd", schedule="step", warmup_epochs=0.0, rates=(1e-5,), decays=(0,)
     ).names("last1_cls")
-    assert name == "last1_cls_sgd0.9_lr1e-05_wd0_step15_ep4_b16_cached"
+    assert name == "last1_cls_sgd0.9_lr1e-05_wd0_step15_ep4_b16_steps5_cached_seed3"
 
 
 def test_heads_start_alike_with_the_published_deviation():

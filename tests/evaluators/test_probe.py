@@ -30,7 +30,7 @@ NUMBERS = dict(
     checkpoint_every=100,
     seed=0,
 )
-GOOD = "last2_mean_bn_sgd0.9_lr0.5_wd0_cosine_ep4_b16_cached"
+GOOD = "last2_mean_bn_sgd0.9_lr0.5_wd0_cosine_ep4_b16_cached_seed0"
 
 
 def make(**changes):
@@ -210,7 +210,10 @@ def test_augmented_images_go_through_the_encoder(tiny, accum):
         asked=[],
         say=print,
     )
-    assert result[GOOD.replace("ep4", "ep1").replace("cached", "aug") + "/top1"] > 0.1
+    assert (
+        result[GOOD.replace("ep4", "ep1").replace("cached", "steps3_aug") + "/top1"]
+        > 0.1
+    )
 
 
 def test_what_cannot_be_probed_is_refused(sets):

@@ -31,7 +31,7 @@ def recipe(name):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config()
-        if config.method.name == name:
+        if "method" in config and config.method.name == name:
             return config
     return None
 

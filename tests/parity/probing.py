@@ -58,7 +58,7 @@ def make_lars(c):
     """`optim.lars` with the numbers of a case and a constant rate."""
     return optim.lars(
         lambda step: c["lr"],
-        c["weight_decay"],
+        lambda step: c["weight_decay"],
         momentum=c["momentum"],
         no_decay=("bias", "scale"),
         trust=c["trust_coefficient"],

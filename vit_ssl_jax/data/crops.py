@@ -1,7 +1,8 @@
 """Where a crop of one image lies and how it is resized: uint8 `[h w 3]`.
 
-Resizing is Pillow's, which filters when it shrinks (anti-aliasing): the published
-recipes were trained with it, and other kernels give visibly different pixels.
+Resizing is Pillow's, which filters when it shrinks (anti-aliasing): the published torch
+recipes were trained with it, and other kernels give visibly different pixels. (Google's
+resize by TensorFlow: bilinear without filtering, or by area.)
 """
 
 import math
@@ -167,9 +168,12 @@ def resize_to_cover(
     if squash:
         shape = max(resize, height), max(resize, width)
     else:
-        factor = max(resize / min(h, w), height / h, width / w)
-        # At least `size`, whatever the rounding of h * factor did.
-        shape = max(int(h * factor), height), max(int(w * factor), width)
+        # In whole numbers: int(h * (resize / h)) can be a pixel short of resize.
+        num, den = resize, min(h, w)
+        for side, wanted in ((h, height), (w, width)):
+            if side * num < wanted * den:
+                num, den = wanted, side
+        shape = h * num // den, w * num // den
     return _resize(image, shape, interpolation)
 
 

@@ -100,7 +100,12 @@ def _count_classes(builder, where: str, key: str) -> int:
 
 
 def _find_version(top: epath.Path, name: str) -> epath.Path:
-    """The folder that holds the set's records: newest version, only config."""
+    """The folder that holds the set's records: newest version, only config.
+
+    `top` may be the set's own folder, too.
+    """
+    if top.name == name.split("/")[0] and not (top / name).exists():
+        top = top.parent
     for folder in (top / name, top):
         if (folder / INFO).exists():
             return folder

@@ -5,6 +5,7 @@ import numpy as np
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.evaluators import check_labels as check_all
 from vit_ssl_jax.ops import images
 
 
@@ -17,8 +18,8 @@ def make_evaluator(method, mesh, normalize):
     """
 
     def best(params, image):
-        views = {"image": normalize(images.to_float(image))}
-        logits = method.model.apply({"params": params}, views, False)
+        image = normalize(images.to_float(image))
+        logits = method.model.apply({"params": params}, image, method="logits")
         return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
 
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -37,6 +38,8 @@ def make_evaluator(method, mesh, normalize):
                     ids = jax.device_get(best(params, image))
                     ranked[name].append(ids[batch["valid"]])
         labels = np.concatenate(labels)
+        if labels.ndim == 1:
+            check_all("classify", labels)
         if label_map:
             labels = np.asarray(label_map)[labels]
         return {
@@ -57,6 +60,8 @@ def score(ranked, labels):
     """
     if labels.ndim == 2:
         some = labels.any(axis=1)
+        if not some.any():
+            raise UserError("no image of the split has any label; take another split")
         ranked, labels = ranked[some], labels[some]
         hits = np.take_along_axis(labels, ranked, axis=1) > 0
         return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(1).mean())}

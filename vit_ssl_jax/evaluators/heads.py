@@ -77,9 +77,16 @@ class Config:
         warm = f"_warm{self.warmup_epochs:g}" if self.warmup_epochs else ""
         every = f"{self.step_epochs:g}" if self.schedule == "step" else ""
         course = f"{self.schedule}{every}{warm}_ep{self.epochs:g}_b{self.batch_size}"
-        course += "_aug" if self.augment else "_cached"
+        course += f"_steps{self.epoch_steps}" if self.epoch_steps else ""
+        course += ("_aug" if self.augment else "_cached") + f"_seed{self.seed}"
         rule = f"{group}_{self.optimizer}{self.momentum:g}"
         return [f"{rule}_lr{r:g}_wd{d:g}_{course}" for r, d in zip(*self.grid)]
+
+
+def read_config(settings):
+    """`Config` from the settings of an evaluator, which may have more keys."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    return Config(**{name: settings[name] for name in names})
 
 
 def _check(config):
@@ -137,9 +144,8 @@ def init(config, widths, classes):
 def make_rule(config, rate, decay):
     """The optimiser of one head: `rate` a function of the step, `decay` a number."""
     settings = dict(momentum=config.momentum, no_decay=("bias",))
-    if config.optimizer == "lars":
-        return optim.lars(rate, decay, **settings)
-    return optim.sgd(rate, lambda step: decay, **settings)
+    rule = {"lars": optim.lars, "sgd": optim.sgd}[config.optimizer]
+    return rule(rate, lambda step: decay, **settings)
 
 
 def make_schedule(config, epoch_steps):

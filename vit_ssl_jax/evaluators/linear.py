@@ -3,6 +3,7 @@
 import warnings
 
 from vit_ssl_jax import evaluators
+from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import classify
 
 
@@ -16,6 +17,10 @@ def evaluate(bank, queries, *, c, iterations, metric="top1"):
 
     (x, y), (q, labels) = bank, queries
     evaluators.check_labels("linear, bank", y)
+    if labels.ndim == 1:
+        evaluators.check_labels("linear, queries", labels)
+    if len(set(y.tolist())) < 2:
+        raise UserError("linear, bank: all images are of one class; take another split")
     x, q = evaluators.standardize(x, q)
     probe = LogisticRegression(C=c, max_iter=iterations)
     with warnings.catch_warnings():

@@ -1,8 +1,8 @@
 """A linear head and a k-NN that ride along with training and never touch it.
 
-A program of its own runs after the step, on a part of the step's batch: clean images,
-the encoder for downstream tasks, no gradient into it. The step's program is the same
-with and without, and so are the weights.
+A program of its own runs after the step, on a part of the step's batch: whole images as
+they are cropped for training, the encoder for downstream tasks, no gradient into it.
+The step's program is the same with and without, and so are the weights.
 
 The probe's state is the head with its momentum, and a queue of the newest images:
 features, labels, and how each was judged before anything learned from it. The metrics
@@ -153,6 +153,8 @@ def see_images(probe, params, ema, batch, *, images, run, rate, k, temperature):
 def learn(probe, features, label, *, rate, k, temperature):
     """Judges features `[n D]` with labels `[n]`, queues them, moves the head.
 
+    An image without a label (-1) is queued, but neither judged nor learned from.
+
     The head is softmax regression by SGD with momentum, its input standardised by mean
     and deviation of the queue, new features included (they need no label).
     """
@@ -164,11 +166,16 @@ def learn(probe, features, label, *, rate, k, temperature):
     mean, variance = moments(queued, seen + count)
     x = batchnorm.standardize(features, mean, variance, EPS)
 
+    known = label >= 0
+
     def loss_fn(head):
         logits = jnp.einsum("nd,dc->nc", x, head["kernel"], precision="highest")
         logits = logits + head["bias"][None]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return loss.mean(), (logits, loss)
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.maximum(label, 0)
+        )
+        loss = jnp.where(known, loss, 0.0)
+        return loss.sum() / jnp.maximum(known.sum(), 1), (logits, loss)
 
     grads, (logits, loss) = jax.grad(loss_fn, has_aux=True)(probe["head"])
     momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, probe["momentum"], grads)
@@ -194,7 +201,7 @@ def vote(features, queue, seen, classes, k, temperature):
     """
     x, bank = health.unit(features), health.unit(queue["features"])
     cosine = jnp.einsum("nd,qd->nq", x, bank, precision="highest")
-    there = jnp.arange(len(queue["label"])) < seen
+    there = (jnp.arange(len(queue["label"])) < seen) & (queue["label"] >= 0)
     cosine, nearest = jax.lax.top_k(jnp.where(there[None], cosine, -jnp.inf), k)
     rows = jnp.arange(len(features))[:, None]
     scores = jnp.zeros((len(features), classes))
@@ -212,5 +219,7 @@ def moments(features, seen):
 
 def read(probe):
     """Means over the queue: shares of right answers `linear`, `knn`; mean `loss`."""
-    count = jnp.minimum(probe["seen"], len(probe["queue"]["label"]))
-    return {n: probe["queue"][n].sum() / count for n in ("linear", "loss", "knn")}
+    queue = probe["queue"]
+    there = jnp.arange(len(queue["label"])) < probe["seen"]
+    count = jnp.maximum((there & (queue["label"] >= 0)).sum(), 1)
+    return {n: queue[n].sum() / count for n in ("linear", "loss", "knn")}

@@ -20,7 +20,9 @@ from vit_ssl_jax.evaluators import check_labels, classify, heads
 ROWS = 1024  # images at a time when heads are judged
 
 
-def train(config, feed, select, queries, *, classes, mesh, folder, asked, say):
+def train(
+    config, feed, select, queries, *, classes, mesh, folder, asked, say, about=()
+):
     """Trains the grid and judges every head: `{metric: float}`; None where stopped.
 
     `config` is `heads.Config`, `feed` comes from `feeds`; `queries` and `select` are
@@ -33,7 +35,7 @@ def train(config, feed, select, queries, *, classes, mesh, folder, asked, say):
     With a `folder` the probe is saved there, and the same call continues at the exact
     step; `asked` is filled by `signals.stop_on_signal`. Raises UserError for labels
     that don't fit the `classes`, a batch that doesn't divide the mesh, and a folder of
-    another probe.
+    another probe, or of one on other images, which `about` (a dict) describes.
     """
     check_batch(config, mesh)
     check_classes("probe, queries", queries[1], classes)
@@ -48,6 +50,8 @@ def train(config, feed, select, queries, *, classes, mesh, folder, asked, say):
             "or raise epochs or epoch_steps"
         )
     widths = {readout: x.shape[1] for readout, x in queries[0].items()}
+    if folder:
+        check_folder(config, feed, folder, dict(about))
     state = fit(config, feed, widths, classes, steps, mesh, folder, asked, say)
     if int(state.step) < steps:
         say(f"probe: stopped at step {int(state.step)} of {steps}")
@@ -80,7 +84,6 @@ def fit(config, feed, widths, classes, steps, mesh, folder, asked, say):
     if not folder:
         return run(init(), lambda state: None)
     with contextlib.closing(checkpoint.Checkpoints(folder, 1)) as saved:
-        check_folder(config, feed, folder, saved.latest() is not None)
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
             jax.eval_shape(init),
@@ -191,13 +194,19 @@ def check_batch(config, mesh):
         )
 
 
-def check_folder(config, feed, folder, used):
-    """Notes whose probe is in a folder; UserError where it is `used` by another."""
+def check_folder(config, feed, folder, about):
+    """Notes whose probe is in a folder; UserError where it holds another's."""
     path = workdir.open_workdir(folder) / "probe.json"
-    new = json.loads(json.dumps(dataclasses.asdict(config)))
+    new = dataclasses.asdict(config) | about
+    for key in ("accum", "checkpoint_every"):  # change nothing that is learned
+        del new[key]
     new["encoder"] = int(checkpoint.digest(feed.params))
-    old = json.loads(path.read_text()) if used and path.exists() else new
-    changed = [f"{k}: {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k]]
+    new = json.loads(json.dumps(new))
+    used = path.exists() and (path.parent / "checkpoints").exists()
+    old = json.loads(path.read_text()) if used else new
+    keys = sorted(old.keys() | new.keys())
+    changed = [f"{k}: {old.get(k)} -> {new.get(k)}" for k in keys]
+    changed = [c for c, k in zip(changed, keys) if old.get(k) != new.get(k)]
     if changed:
         raise UserError(
             f"{folder} holds a probe with other settings ({'; '.join(changed)}); give "

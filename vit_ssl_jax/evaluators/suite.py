@@ -1,6 +1,6 @@
 """The evaluators that a config asks for: when each is due, and on which images."""
 
-import dataclasses
+import functools
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import (
@@ -8,6 +8,7 @@ from vit_ssl_jax.evaluators import (
     features,
     feeds,
     fewshot,
+    fits,
     heads,
     knn,
     linear,
@@ -15,6 +16,7 @@ from vit_ssl_jax.evaluators import (
     probe,
     splits,
 )
+from vit_ssl_jax.signals import Stopped
 
 # Of features of a bank and of queries; the others need more than that.
 OF_FEATURES = {
@@ -25,7 +27,6 @@ OF_FEATURES = {
 KINDS = (*OF_FEATURES, "probe", "classify", "pretext")
 SPLITS = ("bank", "select", "queries", "split")
 MEAN = "mean_per_class"
-GRID = [field.name for field in dataclasses.fields(heads.Config)]
 
 
 def kind(name):
@@ -40,6 +41,12 @@ def readouts_of(settings):
     return [(1, settings["pool"])]
 
 
+def rename(key, how):
+    """`k20_T0.07/top1` with the features that it was had from: `k20_T0.07_mean/top1`."""
+    head, metric = key.rsplit("/", 1)
+    return head + how, metric
+
+
 class Suite:
     """Evaluators and the images that they see."""
 
@@ -48,7 +55,8 @@ class Suite:
 
         `config` has `data` and `evals`, `run` is a `build.Run`. Without labels
         (`labelled` False) only `pretext` is on. A probe that goes through the encoder
-        saves itself in `folder`, where that is given, and stops once `asked` is true.
+        saves itself in `folder`, where that is given. Once `asked` is true a probe that
+        trains stops, and an evaluation ends with `signals.Stopped`.
         """
         self._run, self._say = run, say
         self._folder, self._asked = folder, asked
@@ -57,7 +65,7 @@ class Suite:
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
         ways = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
         batch_size = -(-config.data.eval_batch_size // ways) * ways
-        self._splits = splits.Splits(config.data, batch_size)
+        self._splits = splits.Splits(config.data, batch_size, asked)
         self._settings, self._every = {}, {}
         self._known = (None, {})  # step and results of the newest evaluation
         for name, settings in config.evals.items():
@@ -74,7 +82,9 @@ class Suite:
             if why:
                 say(f"evaluator {name} is off: {why}")
                 continue
-            self._check(name, settings)
+            where = f"config.evals.{name}"
+            open_split = functools.partial(self._source, settings)
+            fits.check(kind(name), where, settings, run, open_split)
             self._settings[name] = settings.to_dict()
             self._every[name] = round(settings.every_epochs * run.steps_per_epoch)
 
@@ -91,25 +101,6 @@ class Suite:
 
     def _source(self, settings, key):
         return self._splits.open(self._splits.what(settings, key))
-
-    def _check(self, name, settings):
-        """Raises UserError for what would go wrong only after long work."""
-        where, model = f"config.evals.{name}", self._run.method.model
-        if kind(name) == "knn":
-            bank = self._source(settings, "bank")
-            if max(settings.k) > len(bank):
-                raise UserError(
-                    f"{where}.k: {max(settings.k)} neighbours of {len(bank)} bank "
-                    f"images ({settings.bank})"
-                )
-        if kind(name) == "probe":
-            grid = heads.Config(**{key: settings[key] for key in GRID})
-            probe.check_batch(grid, self._run.mesh)
-        if kind(name) == "classify":
-            if not hasattr(model, "num_classes"):
-                raise UserError(f"{where}: the model has no classifier; leave it out")
-            classes = self._source(settings, "split").num_classes
-            classify.check_labels(where, classes, model.num_classes, settings.label_map)
 
     @property
     def names(self):
@@ -202,12 +193,14 @@ class Suite:
             s["mesh"] = self._run.mesh
         found = (features_of(name, key) for key in ("bank", "queries"))
         bank, queries = ((x[readout], labels) for x, labels in found)
-        return OF_FEATURES[kind(name)](bank, queries, **s)
+        found = OF_FEATURES[kind(name)](bank, queries, **s)
+        how = f"_{readout[1]}" + "_standardized" * bool(s.get("standardize"))
+        return {"/".join(rename(key, how)): value for key, value in found.items()}
 
     def _probe(self, name, params, features_of):
         """A grid of linear heads; nothing where it was stopped."""
         s = self._settings[name]
-        grid = heads.Config(**{key: s[key] for key in GRID})
+        grid = heads.read_config(s)
         what = self._splits.what(s, "bank")
         source = self._splits.open(what)
         if grid.augment:
@@ -232,8 +225,11 @@ class Suite:
             folder=folder,
             asked=self._asked,
             say=self._say,
+            about=self._splits.describe(what, s),
         )
-        return found or {}
+        if found is None:
+            raise Stopped
+        return found
 
     @staticmethod
     def _named(results):

@@ -27,7 +27,8 @@ What to run next:
 def report(suite, learned, untrained, *, workdir, seconds, say):
     """Evaluates the three rows, prints the table, writes summary.json, returns it.
 
-    `learned` and `untrained` are states; `seconds()` is the run's wall time so far. Accuracies are in 0..1.
+    `learned` and `untrained` are states; `seconds()` is the run's wall time so far.
+    Accuracies are in 0..1.
     """
     results = {
         "learned": suite.evaluate(learned),

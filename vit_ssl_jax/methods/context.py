@@ -56,8 +56,7 @@ class ContextPrediction(nn.Module):
         x = jnp.concatenate([centre, neighbour], axis=-1)
         x = layers.dense(encoder.width, style, "pair_embed")(x)
         x = nn.gelu(x, approximate=style.gelu == "tanh")
-        x = layers.dense(SIDE**2 - 1, style, "head", style.initial.head)(x)
-        return x.astype(jnp.float32)
+        return heads.logits(SIDE**2 - 1, style, "head")(x)
 
 
 def make_views(key, batch, *, normalize, tile, gap, colour, pairs):

@@ -17,7 +17,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.models import heads, vit
 from vit_ssl_jax.ops import jitter, permutations, tiles
 
 FURTHEST = 2  # px that a colour channel of a tile is moved by at most
@@ -49,8 +49,7 @@ class Jigsaw(nn.Module):
         style = self.encoder.style
         tokens = self.encoder(views["image"], train)
         x = heads.pooled(tokens, self.pool, self.encoder)
-        x = layers.dense(self.permutations, style, "head", style.initial.head)(x)
-        return x.astype(jnp.float32)
+        return heads.logits(self.permutations, style, "head")(x)
 
 
 def make_views(key, batch, *, normalize, c, table):

@@ -15,7 +15,7 @@ import optax
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.models import heads, vit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class Rotation(nn.Module):
         b, t = image.shape[:2]
         tokens = self.encoder(image.reshape(b * t, *image.shape[2:]), train)
         x = heads.pooled(tokens, self.pool, self.encoder)
-        x = layers.dense(4, style, "head", style.initial.head)(x)
-        return x.astype(jnp.float32).reshape(b, t, 4)
+        x = heads.logits(4, style, "head")(x)
+        return x.reshape(b, t, 4)
 
 
 def turn(image, turns):

@@ -64,14 +64,17 @@ class Supervised(nn.Module):
         x = heads.pooled(tokens, self.pool, self.encoder)
         if self.representation:
             x = nn.tanh(layers.dense(self.representation, style, "representation")(x))
-        x = layers.dense(
+        return heads.logits(
             self.num_classes,
             style,
             "head",
             kernel_init=nn.initializers.normal(self.head_std),
             bias_init=nn.initializers.constant(self.head_bias),
         )(x)
-        return x.astype(jnp.float32)
+
+    def logits(self, image):
+        """Of standardised images `[B H W C]`, for evaluation."""
+        return self({"image": image}, False)
 
 
 def make_views(key, batch, *, normalize, augment):

@@ -1,9 +1,26 @@
 """Heads over tokens."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vit_ssl_jax.models import layers, vit
+
+
+def logits(classes, style, name, kernel_init=None, bias_init=nn.initializers.zeros):
+    """Dense layer to logits: the style's matmul, its float32 sums never rounded."""
+    return nn.DenseGeneral(
+        classes,
+        dtype=style.dtype,
+        kernel_init=kernel_init or style.initial.head,
+        bias_init=bias_init,
+        dot_general=functools.partial(
+            jax.lax.dot_general, preferred_element_type=jnp.float32
+        ),
+        name=name,
+    )
 
 
 def pooled(tokens, how, encoder):
