@@ -33,6 +33,11 @@ def test_any_label_of_a_set_is_right_and_empty_sets_do_not_count():
     }
 
 
+def test_images_of_which_none_has_a_label_are_refused():
+    with pytest.raises(UserError, match="no image of the split has any label"):
+        classify.score(np.zeros((2, 1), int), np.zeros((2, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("classes", "label_map", "said"),
     [
@@ -94,6 +99,15 @@ def test_it_is_the_models_own_answer_on_one_device_and_on_eight(case, tiny):
         assert len(right) == 19
         assert found[0][f"{name}top1"] == pytest.approx(np.mean(right))
     assert found[0]["top1"] != found[0]["ema/top1"]
+
+
+def test_an_image_without_a_label_is_refused(case, tiny):
+    method, state, batches = case
+    mesh = partition.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    evaluate = classify.make_evaluator(method, mesh, lambda image: image)
+    without = [b | {"label": np.where(b["id"] == 2, -1, b["label"])} for b in batches]
+    with pytest.raises(UserError, match="3 of 19 images have no label"):
+        evaluate(state, without, ())
 
 
 def test_a_label_map_gives_the_heads_classes(case, tiny):

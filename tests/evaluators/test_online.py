@@ -55,6 +55,29 @@ def reference(batches, classes, *, queue, rate, k, temperature):
     return dict(zip(("linear", "loss", "knn"), means)), kernel, bias
 
 
+def test_images_without_a_label_are_neither_judged_nor_learned_from():
+    rng = np.random.default_rng(0)
+    x, labels = np.float32(rng.normal(size=(6, 4))), np.int32([0, 1, 2, 0, 1, 2])
+    start = online.init_state(4, 3, 20)
+    numbers = dict(rate=0.1, k=2, temperature=0.07)
+    some = np.where(np.arange(6) < 4, labels, -1)
+    state = online.learn(start, x, some, **numbers)
+    assert int(state["seen"]) == 6
+    # What is learned is what the labelled ones say, standardised by all.
+    mean, deviation = x.mean(0), np.sqrt(x.var(0) + 1e-6)
+    wrong = np.full((4, 3), 1 / 3) - np.eye(3)[labels[:4]]
+    kernel = -0.1 * ((x[:4] - mean) / deviation).T @ wrong / 4
+    np.testing.assert_allclose(state["head"]["kernel"], kernel, atol=1e-6)
+    metrics = online.read(state)
+    np.testing.assert_allclose(metrics["loss"], np.log(3), rtol=1e-6)  # mean over four
+    np.testing.assert_allclose(metrics["linear"], 2 / 4)  # those of class 0
+    # They have no vote: the nearest of the last two's copies are others.
+    score = online.vote(x[4:], state["queue"], 6, 3, 1, 0.07)
+    assert (np.asarray(score) >= 0).all()
+    cosine = x[4:] @ x[:4].T / np.linalg.norm(x[:4], axis=1)[None]
+    np.testing.assert_array_equal(score.argmax(-1), labels[cosine.argmax(1)])
+
+
 def test_it_is_the_same_in_numpy():
     """Through a queue that is filled, and overwritten at a seam."""
     rng = np.random.default_rng(0)

@@ -159,6 +159,18 @@ def test_a_folder_of_another_probe_is_refused(sets, tmp_path):
         train(make(rates=(1e-6, 0.6)), *sets, folder=tmp_path)
 
 
+def test_a_folder_of_a_probe_on_other_images_is_refused(sets, tmp_path):
+    """But how often it is saved may change."""
+    config, about = make(epochs=1.0), dict(images="train", flip=True)
+    probe.check_folder(config, feeds.cached(config, sets[0]), tmp_path, about)
+    (tmp_path / "checkpoints").mkdir()
+    config = make(epochs=1.0, checkpoint_every=7)
+    probe.check_folder(config, feeds.cached(config, sets[0]), tmp_path, about)
+    with pytest.raises(UserError, match="flip: True -> False"):
+        about = about | dict(flip=False)
+        probe.check_folder(config, feeds.cached(config, sets[0]), tmp_path, about)
+
+
 def test_an_epoch_of_kept_features_has_every_image_once(sets):
     bank = {(1, "mean"): np.arange(24.0).reshape(24, 1)}, np.arange(24)
     config = make(readouts=((1, "mean"),))

@@ -1,5 +1,7 @@
 """Pair scores against the published test vector and numpy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,20 @@ STYLE = layers.Style(
 def wave(phase):
     """The vector's rule for a weight `[2 18]`, as ours `[18 2]`."""
     return (0.2 * np.sin(0.7 * phase + 0.3 * np.arange(36))).reshape(2, 18).T
+
+
+def test_logits_of_a_bfloat16_model_are_not_rounded_to_it():
+    """Sums of products of bfloat16 numbers, as exact as float32 has them."""
+    style = dataclasses.replace(STYLE, dtype="bfloat16")
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.bfloat16(rng.normal(size=s)) for s in ((4, 64), (64, 3)))
+    params = {"kernel": jnp.float32(kernel), "bias": jnp.float32([-10, 0, 10])}
+    out = heads.logits(3, style, None).apply({"params": params}, x)
+    assert out.dtype == jnp.float32
+    wide = [np.float64(np.float32(a)) for a in (x, kernel)]
+    expected = wide[0] @ wide[1] + [[-10, 0, 10]]
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+    assert np.abs(jnp.float32(jnp.bfloat16(out)) - expected).max() > 1e-3
 
 
 def test_published_vector():
