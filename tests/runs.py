@@ -12,6 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+EVALUATIONS = [name for name in CONFIGS if name.startswith(("eval_", "probe_"))]
+RECIPES = [name for name in CONFIGS if name not in EVALUATIONS]
 SMALL = {
     "data.name": "fake",
     "vit.variant": "2x32x2/8",

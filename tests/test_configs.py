@@ -10,9 +10,6 @@ from tests import runs
 from vit_ssl_jax import build, step
 from vit_ssl_jax.evaluators import suite
 
-ALL = sorted(p.name for p in (runs.ROOT / "configs").glob("*.py"))
-EVALUATIONS = [name for name in ALL if name.startswith(("eval_", "probe_"))]
-RECIPES = [name for name in ALL if name not in EVALUATIONS]
 # Published: parameters of encoder and decoder without fixed tables (methods, 2(b), 3(b)).
 PARAMETERS = {
     "mae_vitb.py": 111_655_680,
@@ -63,7 +60,7 @@ def shrink(config):
 def distinct():
     """Recipes whose shrunken programs differ: names of the first of each kind."""
     kinds = {}
-    for name in RECIPES:
+    for name in runs.RECIPES:
         config = shrink(load_all(name)[0])
         kind = (config.method, config.vit, config.data.size, config.optim.schedule)
         kinds.setdefault(str(kind), name)
@@ -87,13 +84,13 @@ def check_names(name):
         assert runs.load(name, *arguments).recipe == want
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", runs.RECIPES)
 def test_a_recipe_is_literal_and_says_how_it_is_run(name):
     check_text(name, "main")
     check_names(name)
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize("name", runs.EVALUATIONS)
 def test_an_evaluation_is_literal_and_says_how_it_is_run(name):
     check_text(name, "evaluate")
     check_names(name)
@@ -101,7 +98,7 @@ def test_an_evaluation_is_literal_and_says_how_it_is_run(name):
 
 def test_configs_of_a_kind_have_the_same_keys():
     """Of evaluators: those of the same kind, for training and for evaluation."""
-    for names in (RECIPES, EVALUATIONS):
+    for names in (runs.RECIPES, runs.EVALUATIONS):
         kinds = {}
         for config in (c for name in names for c in load_all(name)):
             kinds.setdefault("config", set()).add(tuple(config))
@@ -127,7 +124,7 @@ def different(configs):
     return list(kinds.values())
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", runs.RECIPES)
 def test_a_recipe_traces_at_full_size(name):
     for config in different(load_all(name)):
         run = build.make_run(config)

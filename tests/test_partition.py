@@ -83,7 +83,7 @@ def test_moments_and_teacher_live_with_their_weights(tiny, mesh):
     assert teacher == {k: v for k, v in weights.items() if k.startswith("encoder/")}
 
 
-VIT_B = sorted(p.name for p in (runs.ROOT / "configs").glob("*_vitb.py"))
+VIT_B = [name for name in runs.RECIPES if name.endswith("_vitb.py")]
 
 
 @pytest.mark.parametrize("name", VIT_B)

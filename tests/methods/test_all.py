@@ -4,8 +4,6 @@ Hyper-parameters come from a recipe that trains the method, its networks made sm
 """
 
 import functools
-import importlib.util
-import pathlib
 import re
 
 import jax
@@ -18,7 +16,6 @@ from vit_ssl_jax import methods, partition, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 
-RECIPES = sorted(pathlib.Path(__file__).parents[2].glob("configs/*_vit*.py"))
 ONE = partition.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
 # Operations of a lowered program that wait for the host, or send to it.
 HOST = re.compile(r"callback|infeed|outfeed|stablehlo\.(send|recv)\b")
@@ -26,13 +23,11 @@ HOST = re.compile(r"callback|infeed|outfeed|stablehlo\.(send|recv)\b")
 
 def recipe(name):
     """The first recipe of a method, if there is one."""
-    for path in RECIPES:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = module.get_config()
-        if "method" in config and config.method.name == name:
-            return config
+    for file in runs.RECIPES:
+        if "_vit" in file:
+            config = runs.load(file)
+            if config.method.name == name:
+                return config
     return None
 
 
