@@ -10,8 +10,6 @@ import argparse
 import json
 import pathlib
 import statistics
-import subprocess
-import sys
 
 from tests import runs
 
@@ -48,22 +46,8 @@ def run(args, method, seed):
     """The summary of a run; the command is what a user would type."""
     workdir = args.workdir / f"{method}_{seed}"
     if not (workdir / "summary.json").exists():
-        command = [
-            *(sys.executable, "-m", "vit_ssl_jax.main"),
-            f"--config=configs/pretext_cpu.py:{method}",
-            f"--config.data.dir={args.data}",
-            f"--config.seed={seed}",
-            f"--workdir={workdir}",
-        ]
-        workdir.mkdir(parents=True, exist_ok=True)
-        with open(workdir / "console.txt", "a") as console:
-            subprocess.run(
-                command,
-                cwd=runs.ROOT,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
+        flags = [f"--config.data.dir={args.data}", f"--config.seed={seed}"]
+        runs.train_logged(f"pretext_cpu.py:{method}", workdir, *flags)
     return json.loads((workdir / "summary.json").read_text())
 
 

@@ -9,8 +9,6 @@ read; one that was stopped goes on.
 import argparse
 import pathlib
 import statistics
-import subprocess
-import sys
 import time
 
 from tests import runs
@@ -51,19 +49,10 @@ def run(args, recipe, seed):
     """The workdir of a finished run; the command is what a user would type."""
     workdir = args.workdir / f"{recipe}_{seed}"
     if not any("eval" in key for row in runs.metrics(workdir) for key in row):
-        command = [
-            *(sys.executable, "-m", "vit_ssl_jax.main"),
-            f"--config=configs/relvit_cpu.py:{recipe}",
-            f"--config.data.dir={args.data}",
-            f"--config.seed={seed}",
-            f"--workdir={workdir}",
-        ]
+        flags = [f"--config.data.dir={args.data}", f"--config.seed={seed}"]
         if recipe == "finetune":
-            command.append(f"--config.init_from={args.workdir / f'upstream_{seed}'}")
-        workdir.mkdir(parents=True, exist_ok=True)
-        with open(workdir / "console.txt", "a") as out:
-            both = dict(stdout=out, stderr=subprocess.STDOUT)
-            subprocess.run(command, cwd=runs.ROOT, check=True, **both)
+            flags.append(f"--config.init_from={args.workdir / f'upstream_{seed}'}")
+        runs.train_logged(f"relvit_cpu.py:{recipe}", workdir, *flags)
     return workdir
 
 

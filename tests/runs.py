@@ -91,6 +91,16 @@ def command(workdir, *, method="mae", devices=1, **changes):
     )
 
 
+def train_logged(config, workdir, *flags):
+    """Runs the train command to its end, its output appended to `console.txt`."""
+    command = [sys.executable, "-m", "vit_ssl_jax.main", f"--config=configs/{config}"]
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / "console.txt", "a") as out:
+        both = dict(stdout=out, stderr=subprocess.STDOUT)
+        command += [f"--workdir={workdir}", *flags]
+        subprocess.run(command, cwd=ROOT, check=True, **both)
+
+
 def environment(devices):
     """Environment variables of a command that sees so many CPU devices."""
     return os.environ | {

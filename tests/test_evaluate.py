@@ -144,11 +144,11 @@ def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
     whole = evaluate.evaluate(config, [str(trained / "mae")], tmp_path / "whole")
     run_task, begun = evaluate.run_task, []
 
-    def stop_in_b(config, name, task, trained, out, asked, say):
+    def stop_in_b(config, name, task, trained, load, out, asked, say):
         begun.append(name)
         if begun == ["a", "b"]:
             asked.append(15)  # as a signal does
-        return run_task(config, name, task, trained, out, asked, say)
+        return run_task(config, name, task, trained, load, out, asked, say)
 
     monkeypatch.setattr(evaluate, "run_task", stop_in_b)
     said, path = [], [str(trained / "mae")]

@@ -102,7 +102,7 @@ def step_flops(config, devices=None):
 
 def check_batch(config, mesh):
     """Raises UserError unless the batch divides over mesh x accumulation."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
     parts = ways * config.accum
     if config.batch_size % parts:
         least = max(config.batch_size // parts, 1) * parts

@@ -1,8 +1,11 @@
-"""What runs and evaluations left behind, read back: no jax, only files."""
+"""What runs and evaluations left behind, read back: only files."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+
+import flax
 
 from vit_ssl_jax.errors import UserError
 
@@ -11,6 +14,9 @@ FREE = {
     *("seed", "init_from", "log_every", "checkpoint_every", "keep", "mesh", "accum"),
     *("data.dir", "data.threads", "data.eval_batch_size", "summary", "evals"),
 }
+
+# Metrics that are shares, told in per cent.
+PER_CENT = ("top1", "top5", "mean_per_class", "std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +54,7 @@ def read_runs(folder):
     file = folder / "config.json"
     if file.exists():
         config = read_json(file)
-        step, values = read_metrics(folder / "metrics.jsonl")
+        step, values = read_evaluators(folder / "metrics.jsonl")
         if values:
             yield Found(recipe_of(config, file), "", trained(config), step, values)
     latest = {}
@@ -76,29 +82,43 @@ def recipe_of(config, file):
 def trained(config):
     """What tells a run from others that aren't its repetitions."""
     flat = {k: v for k, v in flatten(config).items() if not is_free(k)}
-    if config.get("init_from"):
-        source = pathlib.Path(config["init_from"])
-        source = source.parent.parent if source.parent.name == "checkpoints" else source
-        flat["init_from"] = "another run"
-        if (source / "config.json").exists():
-            before = trained(read_json(source / "config.json"))
-            del flat["init_from"]
-            flat |= {f"init_from.{key}": value for key, value in before.items()}
-    return flat
+    return flat | began_with(config.get("init_from", ""))
 
 
-def read_metrics(file):
-    """The newest value of every evaluator: `(step, {metric: value})`."""
-    newest, step = {}, 0
+def began_with(path):
+    """The same of the run whose encoder another began with; empty for the path ""."""
+    if not path:
+        return {}
+    run = pathlib.Path(path)
+    run = run.parent.parent if run.parent.name == "checkpoints" else run
+    if not (run / "config.json").exists():
+        return {"init_from": "another run"}
+    before = trained(read_json(run / "config.json"))
+    return {f"init_from.{key}": value for key, value in before.items()}
+
+
+def read_rows(file):
+    """The rows of a metrics.jsonl, as dicts; a line torn by a kill is left out."""
+    rows = []
     for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        mine = {k[5:]: v for k, v in values.items() if k.startswith("eval/")}
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def read_evaluators(file):
+    """The newest value of every evaluator of a run: `(step, {metric: value})`."""
+    newest, step = {}, 0
+    for row in read_rows(file):
+        mine = {k[5:]: v for k, v in row.items() if k.startswith("eval/")}
         newest |= mine
-        step = values["step"] if mine else step
+        step = row["step"] if mine else step
     return step, newest
+
+
+def is_single_head(metric):
+    """Whether a metric is of one head of a probe's grid, and not of the best."""
+    return "/probe" in f"/{metric}" and "/best" not in metric
 
 
 def is_free(key):
@@ -106,12 +126,9 @@ def is_free(key):
     return any(key == free or key.startswith(free + ".") for free in FREE)
 
 
-def flatten(tree, prefix=""):
+def flatten(config):
     """Nested dicts as one, with dotted keys."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    parts = (flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in tree.items())
-    return {k: v for part in parts for k, v in part.items()}
+    return flax.traverse_util.flatten_dict(config, sep=".")
 
 
 def read_json(file):

@@ -4,6 +4,7 @@ Judges finished encoders: every task of the suite with every evaluator, for one 
 or several. DIR is a run's workdir (its newest checkpoint) or a `checkpoints/STEP` in it.
 """
 
+import functools
 import hashlib
 import json
 import statistics
@@ -12,7 +13,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import checkpoint, command, judged
+from vit_ssl_jax import checkpoint, collected, command, judged
 from vit_ssl_jax.checks import check_evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.errors import UserError
@@ -105,13 +106,15 @@ def run_tasks(config, tasks, trained, file, asked, say):
     Those that an evaluation that was stopped has behind it are read.
     """
     folder, content = trained.folder, {}
+    # Tasks of one size share the model, and its compiled forward pass.
+    load = functools.lru_cache(1)(functools.partial(judged.load_encoder, trained))
     if file.exists():
         content = json.loads(file.read_text())
     done = {} if content.get("finished", True) else content["tasks"]
     for name, task in tasks.items():
         if name not in done:
             out = epath.Path(file).parent / file.stem / name
-            done[name] = run_task(config, name, task, trained, out, asked, say)
+            done[name] = run_task(config, name, task, trained, load, out, asked, say)
         results = {f"{t}/{key}": v for t in done for key, v in done[t].items()}
         results |= averages(config, done, results)
         content = dict(
@@ -130,8 +133,11 @@ def run_tasks(config, tasks, trained, file, asked, say):
     return results
 
 
-def run_task(config, name, task, trained, out, asked, say):
-    """All evaluators on a task: `{evaluator/metric: float}`."""
+def run_task(config, name, task, trained, load, out, asked, say):
+    """All evaluators on a task: `{evaluator/metric: float}`.
+
+    `load` is `judged.load_encoder` of the checkpoint.
+    """
     size = task.size or trained.config.data.size
     splits = dict(bank=task.train, select=task.select)
     splits |= dict(queries=task.test, split=task.test)
@@ -156,7 +162,7 @@ def run_task(config, name, task, trained, out, asked, say):
     if any(kind(key) == "classify" for key in evals):
         run, state = judged.load_classifier(trained, size, f"config.tasks.{name}.size")
     else:
-        run, state, lines = judged.load_encoder(trained, size)
+        run, state, lines = load(tuple(size))
         for line in lines[1:]:
             say(line)
     suite = Suite(judge, run, True, say, folder=out, asked=asked)
@@ -185,7 +191,7 @@ def averages(config, done, results):
 def table(found):
     """Markdown: a row a metric, a column a checkpoint; of a probe's grid the best."""
     names = dict.fromkeys(name for results in found.values() for name in results)
-    names = [n for n in names if "/probe" not in n or "/best" in n]
+    names = [n for n in names if not collected.is_single_head(n)]
     columns = [epath.Path(folder) for folder in found]
     head = [f"{path.parent.parent.name} {path.name}" for path in columns]
     lines = [
@@ -202,7 +208,7 @@ def show(name, value):
     """Accuracies in per cent, all else as it is."""
     if value is None:
         return ""
-    if name.endswith(("top1", "top5", "mean_per_class", "std")):
+    if name.endswith(collected.PER_CENT):
         return f"{100 * value:.2f}"
     return f"{value:.4g}"
 

@@ -37,7 +37,7 @@ def read_trained(folder, suite):
         config.vit.variant = suite.variant  # doesn't fit: the error lists the arrays
     config.mesh = suite.mesh
     mesh = partition.make_mesh(config.mesh)
-    config.batch_size = mesh.shape["data"] * mesh.shape["fsdp"]
+    config.batch_size = partition.ways(mesh)
     config.accum, config.steps = 1, 1
     config.evals = ConfigDict()
     return Trained(folder, config)
@@ -57,7 +57,7 @@ def load_encoder(trained, size):
     patches. Raises UserError where the patch doesn't divide the size.
     """
     run = resized(build.make_run(trained.config), tuple(size))
-    encoder, lines = pretrained.load(trained.folder, run)
+    encoder, _, lines = pretrained.load(trained.folder, run)
     params = {"encoder": encoder}
     return run, state_of(trained, params, params), lines
 

@@ -88,6 +88,16 @@ def batch_sharding(mesh: Mesh):
     return NamedSharding(mesh, BATCH)
 
 
+def replicated(mesh: Mesh):
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def ways(mesh: Mesh):
+    """Over how many devices examples are split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def pin_batch(x):
     """Pins activations `[B ...]` to the batch layout; no effect without a mesh.
 

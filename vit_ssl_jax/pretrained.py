@@ -2,12 +2,11 @@
 
 import json
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_ssl_jax import checkpoint
+from vit_ssl_jax import checkpoint, collected
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import posemb
@@ -23,11 +22,10 @@ def init_encoder(config, run, state):
     Raises UserError where that encoder doesn't fit.
     """
     try:
-        encoder, lines = load(config.init_from, run)
-        theirs = read_config(checkpoint.find_folder(config.init_from))
+        encoder, theirs, lines = load(config.init_from, run)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
-    ours = _flat(json.loads(config.to_json_best_effort()))
+    ours = collected.flatten(json.loads(config.to_json_best_effort()))
     lines += [
         f"encoder: it was trained with {key}={theirs[key]!r}, here it is {ours[key]!r}"
         for key in TELLING
@@ -39,9 +37,9 @@ def init_encoder(config, run, state):
 
 
 def load(path, run):
-    """The encoder of another run, fitted to the ViT of `run`: `(params, lines to say)`.
+    """The encoder of another run, fitted to the ViT of `run`.
 
-    `path` is that run's workdir or a `checkpoints/STEP` in it. A position table that is
+    `(params, what its config tells: read_config, lines to say)`. `path` is that run's workdir or a `checkpoints/STEP` in it. A position table that is
     learned from here on starts as the one that the encoder was trained with, learned or
     fixed, resampled where the grid of patches is another, as in MAE's fine-tuning. It
     is missing in `params` where there was none. Raises UserError where the encoder
@@ -50,15 +48,16 @@ def load(path, run):
     like = run.program.state.params["encoder"]
     encoder, folder = checkpoint.load_encoder(path, like)
     learned = encoder.pop("posemb", None)
-    table, lines = place_encoder(learned, run.encoder, read_config(folder))
+    theirs = read_config(folder)
+    table, lines = place_encoder(learned, run.encoder, theirs)
     if table is not None:
         encoder["posemb"] = jax.device_put(table, like["posemb"].sharding)
-    return encoder, [f"encoder: from {folder}", *lines]
+    return encoder, theirs, [f"encoder: from {folder}", *lines]
 
 
 def read_config(folder):
     """What tells how a checkpoint's encoder was trained: `{dotted key: value}`."""
-    config = _flat(read_whole_config(folder))
+    config = collected.flatten(read_whole_config(folder))
     missing = [key for key in TELLING + SHAPE if key not in config]
     if missing:
         raise UserError(
@@ -121,7 +120,3 @@ def fixed_table(grid, encoder, kind):
     """The sine-cosine table of a grid, class token's row zero: `[1 N(+1) D]`."""
     table = posemb.sincos(grid, encoder.width, kind == "sincos_big_vision")
     return posemb.with_cls(table, encoder.cls)
-
-
-def _flat(config):
-    return flax.traverse_util.flatten_dict(config, sep=".")

@@ -16,7 +16,6 @@ import sys
 from vit_ssl_jax import collected, published
 from vit_ssl_jax.errors import UserError
 
-PER_CENT = ("top1", "top5", "mean_per_class", "std")
 HEADLINES = re.compile(r"(top1|mean_per_class)$")
 COLUMNS = ("recipe", "settings", "evaluation", "metric", "steps", "runs", "values")
 
@@ -53,7 +52,7 @@ def results(paths, metrics=""):
 
 def make_row(recipe, settings, evaluation, name, having):
     """One line of the table, as a dict."""
-    factor = 100 if name.endswith(PER_CENT) else 1
+    factor = 100 if name.endswith(collected.PER_CENT) else 1
     values = [factor * value for _, value in having]
     steps = sorted({step for step, _ in having})
     row = published.find(recipe, name, evaluation)
@@ -108,8 +107,7 @@ def is_wanted(name, metrics):
     """Whether a metric belongs into the table."""
     if metrics:
         return re.search(metrics, name) is not None
-    single_head = "/probe" in f"/{name}" and "/best" not in name
-    return bool(HEADLINES.search(name)) and not single_head
+    return bool(HEADLINES.search(name)) and not collected.is_single_head(name)
 
 
 def differences(mine, all_of_recipe):

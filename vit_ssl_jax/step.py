@@ -149,7 +149,7 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(init, jax.random.key(0))
     layout = partition.shardings(shapes, mesh)
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
     )
@@ -201,7 +201,7 @@ def take(tree, count, mesh):
     So nothing moves between devices. `count` divides by the devices that B is split
     over, as B does.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
 
     def leaf(x):
         shares = x.reshape(ways, len(x) // ways, *x.shape[1:])[:, : count // ways]

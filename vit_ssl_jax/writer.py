@@ -10,6 +10,7 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from vit_ssl_jax import collected
 from vit_ssl_jax.workdir import replace
 
 
@@ -83,10 +84,9 @@ def cut_back(path, step):
 
 def read_metrics(workdir, prefix):
     """The metrics of a workdir whose names start with `prefix`: a dict a line, in order."""
-    path = epath.Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = (json.loads(line) for line in lines if f'"{prefix}' in line)
-    return [{k: v for k, v in row.items() if k.startswith(prefix)} for row in rows]
+    rows = collected.read_rows(epath.Path(workdir) / "metrics.jsonl")
+    rows = ({k: v for k, v in row.items() if k.startswith(prefix)} for row in rows)
+    return [row for row in rows if row]
 
 
 def duration(seconds):

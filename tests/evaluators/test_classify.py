@@ -48,12 +48,12 @@ def test_images_of_which_none_has_a_label_are_refused():
 )
 def test_labels_that_are_not_the_heads_are_refused(classes, label_map, said):
     with pytest.raises(UserError, match=said):
-        classify.check_labels("config.evals.classify", classes, 10, label_map)
+        classify.check_head("config.evals.classify", classes, 10, label_map)
 
 
 def test_labels_that_fit_are_not_refused():
-    classify.check_labels("config.evals.classify", 10, 10, ())
-    classify.check_labels("config.evals.classify", 2, 10, (9, 0))
+    classify.check_head("config.evals.classify", 10, 10, ())
+    classify.check_head("config.evals.classify", 2, 10, (9, 0))
 
 
 @pytest.fixture(scope="module")

@@ -45,3 +45,10 @@ def check_labels(name, labels):
             f"{name}: {missing} of {len(labels)} images have no label (a class number "
             "of at least 0); give a split with labels, or leave this evaluator out"
         )
+
+
+def check_both(name, bank, queries):
+    """`check_labels` of a bank and of queries, whose labels may be sets of classes."""
+    check_labels(f"{name}, bank", bank)
+    if queries.ndim == 1:
+        check_labels(f"{name}, queries", queries)

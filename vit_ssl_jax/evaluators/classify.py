@@ -5,7 +5,7 @@ import numpy as np
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import check_labels as check_all
+from vit_ssl_jax.evaluators import check_labels
 from vit_ssl_jax.ops import images
 
 
@@ -22,7 +22,7 @@ def make_evaluator(method, mesh, normalize):
         logits = method.model.apply({"params": params}, image, method="logits")
         return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
 
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     best = jax.jit(best, out_shardings=whole)
 
     def evaluate(state, batches, label_map):
@@ -39,7 +39,7 @@ def make_evaluator(method, mesh, normalize):
                     ranked[name].append(ids[batch["valid"]])
         labels = np.concatenate(labels)
         if labels.ndim == 1:
-            check_all("classify", labels)
+            check_labels("classify", labels)
         if label_map:
             labels = np.asarray(label_map)[labels]
         return {
@@ -83,7 +83,7 @@ def mean_per_class(predicted, labels):
     return float(np.mean([(predicted[labels == c] == c).mean() for c in set(labels)]))
 
 
-def check_labels(name, classes, head, label_map):
+def check_head(name, classes, head, label_map):
     """Raises UserError unless a set's labels are classes of the head.
 
     `classes` is the set's number, `head` the head's; `label_map` gives the head's class

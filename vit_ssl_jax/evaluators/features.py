@@ -1,5 +1,6 @@
 """Images to features by a frozen encoder, over the mesh."""
 
+import functools
 import tempfile
 
 import jax
@@ -31,6 +32,7 @@ def make_reader(encoder, normalize, readouts):
     return features
 
 
+@functools.lru_cache(1)
 def make_extractor(encoder, mesh, normalize):
     """`extract(params, batches, readouts) -> ({readout: float32 [M F]}, labels [M])`.
 
@@ -38,7 +40,7 @@ def make_extractor(encoder, mesh, normalize):
     `data.pipeline.eval_batches`, and images that couldn't be read are left out. Labels
     may be sets of classes `[M C]`. For `readouts` (a tuple) see `make_reader`.
     """
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
 
     def compute(params, image, readouts):
         return make_reader(encoder, normalize, readouts)(params, image)

@@ -19,12 +19,10 @@ def evaluate(bank, queries, *, shots, seeds, ridge, metric="top1"):
     has fewer images in the bank than shots.
     """
     (x, y), (q, labels) = bank, queries
-    evaluators.check_labels("few-shot, bank", y)
+    evaluators.check_both("few-shot", y, labels)
     classes = (
         labels.shape[1] if labels.ndim == 2 else int(max(y.max(), labels.max())) + 1
     )
-    if labels.ndim == 1:
-        evaluators.check_labels("few-shot, queries", labels)
     _check_enough(y, classes, max(shots))
     out = {}
     for count in shots:

@@ -49,4 +49,4 @@ def check_classifier(where, settings, model, source):
     if np.ndim(source.no_label) and settings.label_map:
         raise UserError(f"{where}.label_map: the images here have sets of classes")
     classes = source.num_classes
-    classify.check_labels(where, classes, model.num_classes, settings.label_map)
+    classify.check_head(where, classes, model.num_classes, settings.label_map)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import step
+from vit_ssl_jax import partition, step
 from vit_ssl_jax.models import vit
 
 # Shares of a number's value at the start, and readings in a row: by experiment, see
@@ -93,7 +93,7 @@ def make_measure(method, normalize, mesh, *, images):
             metrics["ssl/target_std"] = target_std(targets["features"])
         return metrics
 
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     return step.with_mesh(jax.jit(measure, out_shardings=whole), mesh)
 
 
@@ -124,7 +124,7 @@ class Monitor:
 
     def __init__(self, config, run, history):
         """`history`: what the run has measured so far, oldest first."""
-        c, ways = config.health, run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+        c, ways = config.health, partition.ways(run.mesh)
         self._every, self._stop = c.every, c.policy == "stop"
         self._history = list(history)
         images = max(min(c.images, config.batch_size) // ways, 1) * ways

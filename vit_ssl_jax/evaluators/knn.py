@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from vit_ssl_jax import evaluators, partition
 from vit_ssl_jax.errors import UserError
@@ -27,9 +27,7 @@ def evaluate(bank, queries, *, k, temperature, standardize, mesh, metric="top1")
         raise UserError(
             f"config.evals.knn.k: {max(k)} neighbours of {len(x)} bank images"
         )
-    evaluators.check_labels("k-NN, bank", y)
-    if labels.ndim == 1:
-        evaluators.check_labels("k-NN, queries", labels)
+    evaluators.check_both("k-NN", y, labels)
     mean, std = np.float32(0), np.float32(1)
     if standardize:
         mean, std = evaluators.statistics(x)
@@ -57,9 +55,9 @@ def find_nearest(bank, queries, mean, std, *, count, mesh):
     other way, a bank split over the devices, would save the sending of chunks, but need
     the whole bank in memory and a second round among the devices' candidates.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
     split = partition.batch_sharding(mesh)
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    everywhere = partition.replicated(mesh)
     blocks = -(-len(queries) // (BLOCK * ways)) * ways
     q = _fill(_unit(queries, mean, std), blocks * BLOCK).reshape(blocks, BLOCK, -1)
     best = np.full((*q.shape[:2], count), -np.inf, np.float32)

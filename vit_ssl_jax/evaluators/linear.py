@@ -16,9 +16,7 @@ def evaluate(bank, queries, *, c, iterations, metric="top1"):
     from sklearn.linear_model import LogisticRegression
 
     (x, y), (q, labels) = bank, queries
-    evaluators.check_labels("linear, bank", y)
-    if labels.ndim == 1:
-        evaluators.check_labels("linear, queries", labels)
+    evaluators.check_both("linear", y, labels)
     if len(set(y.tolist())) < 2:
         raise UserError("linear, bank: all images are of one class; take another split")
     x, q = evaluators.standardize(x, q)

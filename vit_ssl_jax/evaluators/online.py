@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_ssl_jax import flops, step
+from vit_ssl_jax import flops, partition, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import health
 from vit_ssl_jax.ops import batchnorm
@@ -34,7 +34,7 @@ class Probe:
         Off without labels. Raises UserError for a queue that holds too few images.
         """
         c, classes, mesh = config.online, config.data.num_classes, run.mesh
-        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        whole = partition.replicated(mesh)
         init = functools.partial(init_state, run.encoder.width, classes, c.queue)
         self.init = jax.jit(init, out_shardings=whole)  # () -> state
         self.like = jax.tree.map(
@@ -62,7 +62,7 @@ class Probe:
     def _plan(self, config, run, step_flops, see):
         """Sets how many images of a batch are seen, every how many steps."""
         state = run.program.state
-        ways = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+        ways = partition.ways(run.mesh)
         most = min(config.batch_size, config.online.queue) // ways
 
         def cost(images):
@@ -103,7 +103,7 @@ class Probe:
 
 def check_queue(c, mesh):
     """Raises UserError for a queue shorter than the vote, or than a smallest batch."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
     if c.queue < max(c.k, ways):
         raise UserError(
             f"config.online.queue: {c.queue} images are less than "

@@ -27,7 +27,7 @@ def make_evaluator(method, mesh):
         each = jax.vmap(judge)(outputs, method.make_targets(state.ema, views))
         return jax.tree.map(lambda x: jnp.where(valid, x, 0.0).sum(), each)
 
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     forward = jax.jit(forward, out_shardings=whole)
 
     def evaluate(state, batches):

@@ -61,7 +61,7 @@ def train(
 
 def fit(config, feed, widths, classes, steps, mesh, folder, asked, say):
     """The state after `steps` steps, or after those that were done when `asked`."""
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     factor = heads.make_schedule(config, steps / config.epochs)
     init = functools.partial(heads.init, config, widths, classes)
     init = jax.jit(init, out_shardings=whole)
@@ -137,11 +137,11 @@ def judge(config, state, select, queries, mesh, say):
 
 def make_ranker(config, mesh):
     """`rank(state, {readout: [M F]}, best) -> {group: classes [H M best]}` in numpy."""
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = partition.replicated(mesh)
     compute = jax.jit(
         functools.partial(heads.rank, config), static_argnums=2, out_shardings=whole
     )
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
     rows = -(-ROWS // ways) * ways
 
     def rank(state, found, best):
@@ -183,7 +183,7 @@ def check_classes(name, labels, classes):
 
 def check_batch(config, mesh):
     """Raises UserError unless the batch divides over the mesh and its pieces."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = partition.ways(mesh)
     parts = ways * (config.accum if config.augment else 1)
     if config.batch_size % parts:
         least = max(config.batch_size // parts, 1) * parts

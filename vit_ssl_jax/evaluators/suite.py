@@ -2,6 +2,7 @@
 
 import functools
 
+from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import (
     classify,
@@ -63,7 +64,7 @@ class Suite:
         self._pretext = pretext.make_evaluator(run.method, run.mesh)
         self._classify = classify.make_evaluator(run.method, run.mesh, run.normalize)
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
-        ways = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+        ways = partition.ways(run.mesh)
         batch_size = -(-config.data.eval_batch_size // ways) * ways
         self._splits = splits.Splits(config.data, batch_size, asked)
         self._settings, self._every = {}, {}
