@@ -19,6 +19,7 @@ FLOORS = [
     [
         "command",
         "collected",
+        "kernels",
         "ops",
         "partition",
         "optim",
@@ -26,6 +27,7 @@ FLOORS = [
         "signals",
         "workdir",
         "flops",
+        "startup",
     ],
     ["models"],
     ["methods"],
@@ -33,21 +35,23 @@ FLOORS = [
     ["evaluators", "build", "pretrained", "inputs", "intro"],
     ["judged"],
     ["train", "evaluate", "results", "plan"],
-    ["main"],
+    ["main", "bench"],
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # Parts that may import less than all that lies below.
 ONLY = {
     "ops": {"ops"},
+    "kernels": {"kernels"},
     "partition": {"errors"},
     "optim": {"errors"},
-    "models": {"models", "ops", "partition", "errors"},
+    "models": {"models", "kernels", "ops", "partition", "errors"},
     "methods": {"methods", "models", "ops", "errors"},
     "data": {"data", "errors"},
 }
 # Other people's packages that a part must do without, or that only it may import.
 NEVER = {
     "ops": {"flax", "optax", "ml_collections"},
+    "kernels": {"flax", "optax", "ml_collections"},
     "models": {"optax", "ml_collections"},
     "methods": {"ml_collections"},
     "data": {"jax", "flax", "optax", "ml_collections"},
@@ -56,7 +60,7 @@ ALONE = {
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
-    "torch": {"interop"},
+    "torch": {"interop", "bench"},
 }
 
 

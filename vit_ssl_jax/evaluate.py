@@ -13,7 +13,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import checkpoint, collected, command, judged
+from vit_ssl_jax import checkpoint, collected, command, judged, startup
 from vit_ssl_jax.checks import check_evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.errors import UserError
@@ -43,6 +43,7 @@ def evaluate(config, checkpoints, workdir="", say=print):
     folders = [checkpoint.find_folder(path) for path in checkpoints]
     trained = {folder: judged.read_trained(folder, config) for folder in folders}
     tasks = open_tasks(config, say)
+    startup.use_cache()
     outs = {
         folder: open_workdir(workdir or folder.parent.parent) / "evaluations"
         for folder in folders

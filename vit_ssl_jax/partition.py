@@ -1,5 +1,8 @@
 """Where arrays live: parameter name -> logical axes -> mesh axes."""
 
+import functools
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -27,8 +30,11 @@ AXES = {
     "/posemb": (None, None, "embed"),
 }
 
-# Logical axis -> mesh axis.
+# Logical axis -> mesh axis, of parameters.
 RULES = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor"}
+# The optimiser's moments, and the gradients on their way to them: split over all the
+# devices that share the batch, each of which updates its own part (ZeRO, stage 1).
+MOMENTS = {**RULES, "embed": ("fsdp", "data")}
 
 BATCH = PartitionSpec(("data", "fsdp"))
 
@@ -56,31 +62,41 @@ def make_mesh(shape, devices=None):
     )
 
 
-def spec(path, ndim):
+def spec(path, ndim, rules=None):
     """PartitionSpec of a parameter from its path of names and its rank."""
+    rules = rules or RULES
     names = [str(getattr(k, "key", getattr(k, "name", k))) for k in path]
     for row, axes in AXES.items():
         if "/".join(names[-2:]).endswith(row):
             missing = ndim - len(axes)
-            return PartitionSpec(*[None] * missing, *[RULES.get(a) for a in axes])
+            return PartitionSpec(*[None] * missing, *[rules.get(a) for a in axes])
     return PartitionSpec()
 
 
-def shardings(tree, mesh):
-    """NamedShardings for a tree of arrays or shapes; moments and EMA follow by name.
+def specs(tree, mesh, rules=None):
+    """PartitionSpecs for a tree of arrays or shapes; moments and EMA follow by name.
 
-    An axis whose size its mesh axis doesn't divide is left whole.
+    An axis whose size the devices don't divide is left whole.
     """
 
     def leaf(path, x):
-        axes = spec(path, x.ndim)
-        fits = [
-            a if a is None or x.shape[i] % mesh.shape[a] == 0 else None
-            for i, a in enumerate(axes)
-        ]
-        return NamedSharding(mesh, PartitionSpec(*fits))
+        axes = spec(path, x.ndim, rules)
+        return PartitionSpec(*map(fit, axes, x.shape))
+
+    def fit(axis, size):
+        """`axis`, of several names the first, or None: what divides `size`."""
+        names = axis if isinstance(axis, tuple) else (axis,)
+        if axis is None or size % math.prod(mesh.shape[name] for name in names) == 0:
+            return axis
+        return fit(names[0], size) if len(names) > 1 else None
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def shardings(tree, mesh, rules=None):
+    """`specs` as NamedShardings."""
+    place = functools.partial(NamedSharding, mesh)
+    return jax.tree.map(place, specs(tree, mesh, rules))
 
 
 def batch_sharding(mesh: Mesh):

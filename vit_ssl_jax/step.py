@@ -52,7 +52,8 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
     what the method draws once a step. Returns the new state and scalar metrics.
     """
     views_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    views = method.make_views(views_key, prepare(batch))
+    with jax.named_scope("views"):
+        views = method.make_views(views_key, prepare(batch))
 
     def micro_step(views, dropout_key):
         targets = jax.lax.stop_gradient(method.make_targets(state.ema, views))
@@ -67,11 +68,13 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
         return out, grads, targets
 
     (loss, metrics), grads, targets = accumulate(micro_step, views, dropout_key, accum)
-    updates, opt_state = optimizer.tx.update(
-        grads, state.opt_state, state.params, step=state.step
-    )
-    params = optax.apply_updates(state.params, updates)
-    ema = method.update_ema(state.ema, params, targets, state.step)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = optimizer.tx.update(
+            grads, state.opt_state, state.params, step=state.step
+        )
+        params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("ema"):
+        ema = method.update_ema(state.ema, params, targets, state.step)
     metrics = {
         **{k if "/" in k else f"train/{k}": v for k, v in metrics.items()},
         **{f"train/{k}": f(state.step) for k, f in optimizer.schedules.items()},
@@ -117,6 +120,7 @@ class Program:
 
     init: Callable = flax.struct.field(pytree_node=False)  # (key) -> state
     step: Callable = flax.struct.field(pytree_node=False)  # (state, batch, key)
+    plain_step: Callable = flax.struct.field(pytree_node=False)  # without a mesh
     state: Any  # ShapeDtypeStructs with shardings
     batch: Any  # the same for a batch
     replicated: Any = flax.struct.field(pytree_node=False)  # sharding of the key
@@ -146,9 +150,12 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
     def step(state, batch, key):
         return train_step(state, batch, key, accum=accum, **bound)
 
+    key = jax.eval_shape(lambda: jax.random.key(0))  # a topology's mesh runs nothing
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(init, jax.random.key(0))
+        shapes = jax.eval_shape(init, key)
     layout = partition.shardings(shapes, mesh)
+    moments = partition.shardings(shapes.opt_state, mesh, partition.MOMENTS)
+    layout = layout.replace(opt_state=moments)
     whole = partition.replicated(mesh)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
@@ -163,6 +170,7 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
     return Program(
         init=with_mesh(jit_init, mesh),
         step=with_mesh(jit_step, mesh),
+        plain_step=step,
         state=state,
         batch=batch,
         replicated=whole,

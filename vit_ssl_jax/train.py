@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import vit_ssl_jax
-from vit_ssl_jax import build, checkpoint, inputs, step
+from vit_ssl_jax import build, checkpoint, inputs, startup, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import health, online, suite, summary
 from vit_ssl_jax.intro import introduce
@@ -54,6 +54,7 @@ def run_to_end(config, workdir, asked):
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
     source, line = inputs.open_data(config)
+    startup.use_cache()
     run, lines = build.make_run(config), [line]
     evals = suite.Suite(config, run, source.num_classes > 0, lines.append)
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
@@ -135,11 +136,13 @@ def loop(s, state):
         with meter.waiting():
             batch = next(batches)
         batch = step.put_batch(batch, run.mesh)
-        state, metrics = advance(s, state, batch, key, done)
+        with startup.CacheWatch() as watch:
+            state, metrics = advance(s, state, batch, key, done)
         log.advance()
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))
-            log.say(f"first step, with compilation: {meter.seconds():.1f} s")
+            seconds = f"{meter.seconds():.1f} s{watch.remark}"
+            log.say(f"first step, with compilation: {seconds}")
             meter = Meter(done)
 
         last = done == run.steps

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
+from vit_ssl_jax.models import fused
 
 
 def torch_uniform(fan_in):
@@ -212,6 +213,15 @@ class Blocks(nn.Module):
 
         Block i drops its branches with probability `droppath * i / (L - 1)`.
         """
+        fast = (
+            None if collect or self.is_initializing() else fused.choose(self, x.shape)
+        )
+        if fast:
+            block, noise = (
+                self.variables["params"]["block"],
+                fused.draw_noise(self, len(x), train),
+            )
+            return fused.run(block, x.astype(jnp.float32), valid, noise, fast), None
         block = Block
         if self.style.remat != "none":
             policy = REMAT[self.style.remat]

@@ -1,0 +1,175 @@
+"""Contracts on the compiled step of every method, and that breaches of them show."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests import runs
+from vit_ssl_jax import build, methods, partition, plan, step, train
+from vit_ssl_jax.models import layers
+from vit_ssl_jax.plan import contracts, topologies
+
+METHODS = [
+    "supervised",
+    "mae",
+    "ijepa",
+    "maskfeat",
+    "relvit",
+    "rotation",
+    "jigsaw",
+    "context",
+    "colorization",
+]
+TOPOLOGY = "v5e:2x2"
+
+
+@pytest.fixture(scope="module")
+def compile_step():
+    """`method -> text` of its tiny step in bfloat16, data x fsdp = 2 x 2."""
+    pytest.importorskip("libtpu")
+    devices, _ = topologies.get_devices(TOPOLOGY, say=lambda text: None)
+    options = {
+        "jax_default_matmul_precision": None,
+        "jax_disable_most_optimizations": False,
+    }
+    before = {name: jax.config.values[name] for name in options}
+
+    def text(method, variant="2x64x2/2"):
+        config = shrink(runs.load(f"{method}_vitb.py"), variant)
+        for name, value in options.items():
+            jax.config.update(name, value)
+        try:
+            compiled, refusal = plan.compile_step(build.make_run(config, devices))
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+        assert not refusal
+        return compiled.as_text()
+
+    return text
+
+
+def shrink(config, variant):
+    """A recipe with a tiny network, tiny pixels and the masks and grids it has."""
+    patch = int(config.vit.variant.split("/")[1])
+    with config.unlocked():
+        config.data.size = tuple(2 * side // patch for side in config.data.size)
+        config.vit.variant = variant
+        config.mesh.fsdp = 2
+        config.batch_size = 32
+        config.steps = 10
+        config.method.update(runs.tiny_method(config.method, patch))
+    assert config.vit.dtype == "bfloat16"
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_to_the_contracts(compile_step, method):
+    """Nothing but parameters is gathered, no float32 matmul, no host, no copy."""
+    text = compile_step(method)
+    assert "all-gather" in text  # of parameters
+    assert contracts.violations(text, dtype="bfloat16") == []
+
+
+@pytest.mark.slow
+def test_fused_blocks_keep_to_the_contracts(compile_step):
+    """The same where blocks run as kernels."""
+    text = compile_step("supervised", variant="2x128x2/2")
+    assert "tpu_custom_call" in text
+    assert contracts.violations(text, dtype="bfloat16") == []
+
+
+@pytest.mark.slow
+def test_unpinned_batch_is_found(compile_step, monkeypatch):
+    """Without the constraint the partitioner gathers activations."""
+    monkeypatch.setattr(partition, "pin_batch", lambda x: x)
+    found = contracts.violations(compile_step("mae"), dtype="bfloat16")
+    assert found
+    assert all(
+        re.match("all-(gather|to-all) of .*no parameter", line) for line in found
+    )
+
+
+@pytest.mark.slow
+def test_float32_projection_is_found(compile_step, monkeypatch):
+    """A projection in float32 is named by its place; a float32 model is none of it."""
+    dense = layers.dense
+
+    def upcast(features, style, name, **more):
+        if name == "qkv":
+            style = dataclasses.replace(style, dtype="float32")
+        return dense(features, style, name, **more)
+
+    monkeypatch.setattr(layers, "dense", upcast)
+    text = compile_step("supervised")
+    found = contracts.violations(text, dtype="bfloat16")
+    assert any("float32 matmul" in line and "attn/qkv" in line for line in found)
+    assert all("float32 matmul" in line for line in found)
+    assert contracts.violations(text, dtype="float32") == []
+
+
+@pytest.mark.slow
+def test_callback_in_the_loss_is_found(compile_step, monkeypatch):
+    """Looking at a value from within the step reaches for the host."""
+    make = methods.make
+
+    def watched(*given):
+        method = make(*given)
+
+        def loss_fn(outputs, targets):
+            loss, metrics = method.loss_fn(outputs, targets)
+            jax.debug.callback(print, loss)
+            return loss, metrics
+
+        return dataclasses.replace(method, loss_fn=loss_fn)
+
+    monkeypatch.setattr(methods, "make", watched)
+    found = contracts.violations(compile_step("supervised"), dtype="bfloat16")
+    assert found
+    assert all(line.startswith("host transfer") for line in found)
+
+
+@pytest.mark.slow
+def test_state_that_is_not_donated_is_found(compile_step, monkeypatch):
+    """Every array of the state is named."""
+    jit = jax.jit
+
+    def keep(function, donate_argnums=(), **more):
+        return jit(function, **more)
+
+    monkeypatch.setattr(step.jax, "jit", keep)
+    found = contracts.violations(compile_step("supervised"), dtype="bfloat16")
+    assert "not donated: state.params" in "\n".join(found)
+    assert all(line.startswith("not donated: state") for line in found)
+
+
+def count_steps_compiled(caplog, workdir):
+    """Trains a few steps; returns how many programs `step` was compiled to."""
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        train.train(runs.small(steps=4), workdir)
+    texts = [record.getMessage() for record in caplog.records]
+    return sum(
+        text.startswith("Finished XLA compilation of jit(step)") for text in texts
+    )
+
+
+def test_run_compiles_one_step(caplog, tmp_path):
+    """Logging, evaluation and saving between steps change nothing."""
+    assert count_steps_compiled(caplog, tmp_path) == 1
+
+
+def test_second_program_is_counted(caplog, tmp_path, monkeypatch):
+    """A step whose labels are of another type is another program."""
+    put, calls = step.put_batch, []
+
+    def change(batch, mesh):
+        calls.append(batch)
+        label = jnp.int32 if len(calls) < 3 else jnp.uint8
+        return put(batch | {"label": batch["label"].astype(label)}, mesh)
+
+    monkeypatch.setattr(step, "put_batch", change)
+    assert count_steps_compiled(caplog, tmp_path) == 2

@@ -1,0 +1,131 @@
+"""The parser, on programs small enough to count by hand."""
+
+import pytest
+
+from vit_ssl_jax.plan import hlo
+
+TEXT = """HloModule step, is_scheduled=true, entry_computation_layout={()->()}
+
+%inner (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %neg = f32[8,128]{1,0:T(8,128)} negate(%p), backend_config={"estimated_cycles":"900"}
+}
+
+%limit (c: s32[]) -> pred[] {
+  %c = s32[] parameter(0)
+  %three = s32[] constant(3)
+  ROOT %less = pred[] compare(%c, %three), direction=LT
+}
+
+%body (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %a = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %x = f32[8,128]{1,0:T(8,128)S(1)} get-tuple-element(%a), index=1
+  %f = f32[8,128]{1,0:T(8,128)S(1)} fusion(%x), kind=kLoop, calls=%inner, metadata={op_name="jit(step)/mlp/tanh" stack_frame_id=1}, backend_config={"estimated_cycles":"70"}
+  ROOT %t = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%a, %f)
+}
+
+%condition (b: (s32[], f32[8,128])) -> pred[] {
+  %b = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%b), index=0
+  ROOT %call = pred[] fusion(%i), kind=kLoop, calls=%limit
+}
+
+%cheap (d: f32[8,128]) -> f32[8,128] {
+  %d = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %copy.1 = f32[8,128]{1,0:T(8,128)} copy(%d), backend_config={"estimated_cycles":"5"}
+}
+
+%dear (e: f32[8,128]) -> f32[8,128] {
+  %e = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %copy.2 = f32[8,128]{1,0:T(8,128)} copy(%e), backend_config={"estimated_cycles":"11"}
+}
+
+ENTRY %main (q: f32[8,128], r: pred[]) -> f32[8,128] {
+  %q = f32[8,128]{1,0:T(8,128)} parameter(0), metadata={op_name="state.params[\\'w\\']"}
+  %r = pred[] parameter(1)
+  %zero = s32[] constant(0)
+  %tuple.1 = (s32[], f32[8,128]{1,0:T(8,128)}, /*index=2*/f32[8,128]{1,0:T(8,128)}) tuple(%zero, %q)
+  %loop = (s32[], f32[8,128]{1,0:T(8,128)}) while(%tuple.1), condition=%condition, body=%body
+  %out = f32[8,128]{1,0:T(8,128)} get-tuple-element(%loop), index=1
+  ROOT %either = f32[8,128]{1,0:T(8,128)} conditional(%r, %out, %out), branch_computations={%cheap, %dear}
+}
+"""
+
+
+def total(module):
+    return sum((item.cycles or 0) * n for item, _, n in hlo.executions(module))
+
+
+def test_a_loop_counts_by_its_trips_a_fusion_once_a_conditional_by_its_dearest_branch():
+    module = hlo.parse(TEXT)
+    assert module.entry == "main"
+    assert total(module) == 3 * 70 + 11  # not 900, which is inside the fusion
+    assert hlo.unknown_loops(module) == []
+
+
+def test_a_known_trip_count_wins_and_nested_loops_multiply():
+    known = TEXT.replace(
+        "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}'
+    )
+    assert total(hlo.parse(known)) == 7 * 70 + 11
+    nested = TEXT.replace(
+        "  ROOT %t = ",
+        "  %again = (s32[]) while(%a), condition=%condition, body=%body2\n  ROOT %t = ",
+    ).replace(
+        "%condition (b",
+        "%body2 (z: s32[]) -> s32[] {\n  ROOT %z2 = s32[8]{0} copy(%z), "
+        'backend_config={"estimated_cycles":"2"}\n}\n\n%condition (b',
+    )
+    assert total(hlo.parse(nested)) == 3 * (70 + 3 * 2) + 11
+
+
+def test_a_loop_of_unknown_length_is_named_and_counts_once():
+    module = hlo.parse(TEXT.replace("constant(3)", "parameter(1)"))
+    assert total(module) == 70 + 11
+    assert hlo.unknown_loops(module) == ["loop"]
+
+
+def test_parts_of_an_instruction():
+    module = hlo.parse(TEXT)
+    parameter, *_, loop, _, either = module.computations["main"]
+    assert parameter.source.replace("\\", "") == "state.params['w']"
+    assert loop.opcode == "while" and loop.inputs == ["tuple.1"]
+    assert [str(a) for a in loop.arrays] == ["s32[]", "f32[8,128]"]
+    assert either.root and either.called == ["cheap", "dear"]
+    fusion = module.computations["body"][2]
+    assert [item.name for item in module.inner(fusion)] == ["p", "neg"]
+    assert fusion.arrays[0].space == 1 and parameter.arrays[0].space == 0
+
+
+def test_cycles_between_hold_whole_loops():
+    module = hlo.parse(TEXT)
+
+    def cost(item):
+        return item.cycles or 0
+
+    assert hlo.cycles_between(module, "main", "zero", "out", cost) == 3 * 70
+    assert hlo.cycles_between(module, "main", "zero", "zero", cost) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_", "size"),
+    [
+        ("f32[64,197]{1,0:T(8,128)}", 64 * 256 * 4, 64 * 197 * 4),  # 197 lanes -> 256
+        ("f32[64,197]{0,1:T(8,128)}", 128 * 200 * 4, 64 * 197 * 4),  # the other way
+        ("bf16[3,5,64]{2,1,0:T(8,128)(2,1)S(1)}", 3 * 8 * 128 * 2, 3 * 5 * 64 * 2),
+        ("f32[768]{0:T(1024)}", 1024 * 4, 768 * 4),
+        ("pred[10]{0}", 10, 10),
+        ("s4[3]{0}", 2, 2),
+        ("f32[]", 4, 4),
+        ("token[]", 0, 0),
+    ],
+)
+def test_bytes_with_and_without_padding(text, bytes_, size):
+    (array,) = hlo.arrays(text)
+    assert array.bytes == bytes_
+    assert array.size == size
+
+
+def test_text_without_an_entry_is_refused():
+    with pytest.raises(ValueError, match="ENTRY"):
+        hlo.parse("HloModule nothing")

@@ -1,0 +1,74 @@
+"""The matrix of recipes and slices: what is there is kept, what fails is a result."""
+
+import json
+import sys
+
+import pytest
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.plan import matrix
+
+GIB = 2**30
+
+
+def test_nine_methods_three_sizes_five_slices():
+    assert len(matrix.cells()) == 9 * 3 * 5
+    assert ("ijepa_vith", "v5e:16x16") in matrix.cells()
+    assert matrix.cells(["mae_vitb"]) == [("mae_vitb", s) for s in matrix.SLICES]
+    assert matrix.cells(["mae_vitb", "v6e"]) == [("mae_vitb", "v6e:4x4")]
+    assert len(matrix.cells(["v5e"])) == 27 * 2
+    with pytest.raises(UserError, match="--only: resnet"):
+        matrix.cells(["resnet"])
+
+
+def pretend(monkeypatch, fits_with):
+    """Plans that fit from so many changes on; the calls made."""
+    calls = []
+
+    def plan_apart(recipe, topology, changes):
+        calls.append((recipe, topology, changes))
+        found = dict(fits=len(changes) >= fits_with, total_bytes=GIB, hbm_bytes=2 * GIB)
+        return found | dict(peak_fraction=0.5, images_per_second=1234.5)
+
+    monkeypatch.setattr(matrix, "plan_apart", plan_apart)
+    return calls
+
+
+def test_cells_are_kept_and_the_table_has_them(monkeypatch, tmp_path):
+    calls = pretend(monkeypatch, 0)
+    only = ["mae_vitb", "v5e:4x4"]
+    matrix.fill(tmp_path, 60.0, only, say=str)
+    matrix.fill(tmp_path, 60.0, ["mae_vitb", "v5e"], say=str)
+    assert [call[1] for call in calls] == ["v5e:4x4", "v5e:16x16"]  # none twice
+    row = next(
+        line
+        for line in (tmp_path / "table.md").read_text().splitlines()
+        if line.startswith("| mae_vitb |")
+    )
+    assert row.count("1.0 of 2.0 GiB, 0.50 of peak, 1234/s") == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_ladder_ends_where_it_fits(monkeypatch):
+    calls = pretend(monkeypatch, 3)
+    found = matrix.measure("mae_vith", "v5e:4x4")
+    assert len(calls) == 3 and found["fits"]
+    assert found["overrides"][-1] == "--config.vit.remat=full"
+    assert "(fsdp, full)" in matrix.cell(found)
+    pretend(monkeypatch, 99)
+    found = matrix.measure("mae_vith", "v5e:4x4")
+    assert len(found["tried"]) == len(matrix.LADDER)
+    assert matrix.cell(found).startswith("no: 1.0 of 2.0 GiB")
+
+
+def test_no_budget_begins_no_cell(monkeypatch, tmp_path):
+    calls = pretend(monkeypatch, 0)
+    matrix.fill(tmp_path, 0.0, say=str)
+    assert calls == [] and (tmp_path / "table.md").exists()
+
+
+def test_a_process_that_dies_is_a_cell(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    found = matrix.measure("mae_vitb", "v5e:4x4")
+    assert not found["fits"] and found["error"] == "status 1"
+    assert json.dumps(found) and matrix.cell(found) == "status 1"

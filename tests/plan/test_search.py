@@ -1,0 +1,107 @@
+"""The search over plans, with a plan that needs no compiler."""
+
+import pytest
+
+from tests import runs
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.plan import search, topologies
+
+GIB = 2**30
+
+
+def pretend(monkeypatch, need):
+    """A slice of 8 devices whose plans take `need(config)` GiB of 16; calls it returns."""
+    calls = []
+
+    def plan(config, topology, say):
+        mesh = dict(config.mesh)
+        calls.append((mesh, config.vit.remat, config.accum))
+        if mesh["tensor"] == 4:
+            raise UserError("config.mesh.tensor: 4 doesn't divide the heads")
+        work = {"none": 3.0, "dots": 3.3, "full": 4.0}[config.vit.remat]
+        seconds = work * (1 + 0.01 * config.accum) * (1.02 if mesh["fsdp"] > 1 else 1)
+        total = int(need(config) * GIB)
+        return dict(
+            fits=total <= 16 * GIB,
+            total_bytes=total,
+            cycles_per_image=seconds * 1e6,
+            peak_fraction=0.5 / seconds,
+            seconds_per_step=seconds,
+            images_per_second=config.batch_size / seconds,
+            compile_seconds=1.0,
+            communication=dict(exposed_share=0.01),
+        )
+
+    chip = topologies.CHIPS["v5e"]
+    monkeypatch.setattr(search, "plan", plan)
+    monkeypatch.setattr(topologies, "get_devices", lambda name, say: ([0] * 8, chip))
+    return calls
+
+
+def activations(config):
+    """GiB: the state over fsdp, activations by remat and micro-batch."""
+    each = {"none": 40, "dots": 24, "full": 6}[config.vit.remat]
+    return 8 / config.mesh.fsdp + each / config.accum
+
+
+def quiet(text):
+    assert text
+
+
+def test_candidates_fill_the_slice_and_divide_the_batch():
+    found = search.candidates(8, 64)
+    shapes = {(c["data"], c["fsdp"], c["tensor"]) for c in found}
+    assert {(8, 1, 1), (1, 8, 1), (2, 4, 1), (4, 1, 2), (1, 2, 4)} <= shapes
+    for c in found:
+        assert c["data"] * c["fsdp"] * c["tensor"] == 8
+        assert 64 % (c["data"] * c["fsdp"] * c["accum"]) == 0
+    first = found[0]
+    assert (first["data"], first["remat"], first["accum"]) == (8, "none", 1)
+    assert len(found) == len({tuple(c.values()) for c in found})
+
+
+def test_the_fastest_that_fits_wins(monkeypatch):
+    pretend(monkeypatch, activations)
+    config = runs.small()
+    found = search.search(config, "v5e:2x4", 512, 60.0, quiet)
+    fitting = [row for row in found["rows"] if row["fits"]]
+    fastest = min(row["seconds_per_step"] for row in fitting)
+    assert found["best"]["seconds_per_step"] == fastest
+    assert found["fits"] and found["left"] == 0
+    assert found["best"]["remat"] == "none" and found["best"]["accum"] == 4
+    assert found["best"]["fsdp"] > 1  # 8 + 40 / 4 is above 16, accum 8 is slower
+    text = search.describe(found)
+    assert "--config.accum=4 --config.vit.remat=none --config.mesh.data=" in text
+    assert config.accum == 1  # the caller's config is left alone
+
+
+def test_what_needs_more_than_one_that_did_not_fit_is_not_compiled(monkeypatch):
+    calls = pretend(monkeypatch, activations)
+    search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    seen = [(mesh["data"], mesh["fsdp"], r, a) for mesh, r, a in calls]
+    assert (8, 1, "none", 1) in seen
+    dots = seen.index((8, 1, "dots", 2))  # 8 + 24 / 2: doesn't fit either
+    assert (8, 1, "dots", 1) not in seen[dots:]
+
+
+def test_nothing_fits(monkeypatch):
+    pretend(monkeypatch, lambda config: 100 - config.accum)
+    found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert not found["fits"] and found["best"] is None and found["overrides"] == []
+    text = search.describe(found)
+    assert "nothing fits" in text and "larger slice" in text
+
+
+def test_the_budget_ends_it_after_one(monkeypatch):
+    calls = pretend(monkeypatch, activations)
+    found = search.search(runs.small(), "v5e:2x4", 512, 0.0, quiet)
+    assert len(calls) == len(found["rows"]) == 1 and found["left"] > 10
+    assert "weren't compiled" in search.describe(found)
+
+
+def test_errors(monkeypatch):
+    pretend(monkeypatch, activations)
+    with pytest.raises(UserError, match="give --topology"):
+        search.search(runs.small(), "", 512, 1.0, quiet)
+    with pytest.raises(UserError, match="--global_batch: 513"):
+        search.search(runs.small(), "v5e:2x4", 513, 1.0, quiet)

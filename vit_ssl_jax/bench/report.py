@@ -1,0 +1,107 @@
+"""What `bench step` measures and prints."""
+
+import importlib.util
+
+import jax
+
+from vit_ssl_jax.bench import step, timing
+from vit_ssl_jax.errors import UserError
+
+
+def measure(config, rounds, twin):
+    """Times a config's step, with `twin` PyTorch's in turn with it: a JSON-able dict."""
+    config = config.copy_and_resolve_references()
+    if twin:
+        check_twin(config)
+    ours, facts = step.prepare(config)
+    memory, kind = step.peak_memory()  # before PyTorch allocates any
+    others = make_twins(config) if twin else {}
+    for other in others.values():
+        other()  # compiles
+        other()
+    seconds = timing.take_turns({"jax": ours, **others}, rounds)
+    facts |= dict(
+        recipe=config.recipe,
+        method=config.method.name,
+        variant=config.vit.variant,
+        dtype=config.vit.dtype,
+        peak_memory_bytes=memory,
+        peak_memory_of=kind,
+        rounds=rounds,
+        **timing.summarize(seconds["jax"], config.batch_size),
+    )
+    facts["share_of_peak"] = step.share_of_peak(facts)
+    facts["twins"] = {
+        name: timing.summarize(seconds[name], config.batch_size)
+        | {"ratio": timing.ratio(seconds["jax"], seconds[name])}
+        for name in others
+    }
+    return facts
+
+
+def check_twin(config):
+    """Raises UserError where there can be no step in PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            "--twin: PyTorch isn't installed; pip install 'torch>=2.6', on a machine "
+            "without a GPU from https://download.pytorch.org/whl/cpu"
+        )
+    if jax.default_backend() not in ("cpu", "gpu"):
+        raise UserError(
+            f"--twin: PyTorch has no {jax.default_backend()}; leave it out here"
+        )
+    if len(jax.devices()) > 1:
+        raise UserError(
+            f"--twin: PyTorch's step uses one device, here are {len(jax.devices())}; "
+            "set CUDA_VISIBLE_DEVICES=0"
+        )
+    from vit_ssl_jax.bench import twin  # torch is heavy, and optional
+
+    twin.check(config)
+
+
+def make_twins(config):
+    """PyTorch's steps by name."""
+    from vit_ssl_jax.bench import twin
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return {
+        "torch eager": twin.make_step(config, device, compiled=False),
+        "torch compiled": twin.make_step(config, device, compiled=True),
+    }
+
+
+def describe(found):
+    """The figures as lines."""
+    work = f"{found['method']} {found['variant']}, {found['dtype']}"
+    cache = f" (compilation cache: {found['cache']})" if found["cache"] else ""
+    trace, compiling = found["trace_seconds"], found["compile_seconds"]
+    lines = [
+        f"{found['recipe']}, {work}, batch {found['batch_size']} on {found['device']}",
+        f"trace {trace:.1f} s, compile {compiling:.1f} s{cache}",
+        f"model FLOPs an image: {found['model_flops_per_image'] / 1e9:.2f} G",
+        speed_line("jax", found),
+    ]
+    for name, row in found["twins"].items():
+        lines.append(speed_line(name, row) + f"; jax is {row['ratio']:.2f} x as fast")
+    if found["share_of_peak"] is None:
+        lines.append(
+            f"share of peak: the {found['dtype']} peak of this device isn't known"
+        )
+    else:
+        lines.append(
+            f"share of peak: {found['share_of_peak']:.3f} of "
+            f"{found['peak_flops'] / 1e12:.0f} TFLOP/s a device"
+        )
+    gigabytes = found["peak_memory_bytes"] / 2**30
+    lines.append(f"peak memory: {gigabytes:.2f} GiB, the {found['peak_memory_of']}")
+    return "\n".join(lines)
+
+
+def speed_line(name, row):
+    """One contender's rate and spread."""
+    return (
+        f"{name}: {row['images_per_second']:.4g} images/s, "
+        f"{row['step_seconds']:.4g} s a step (median; half of the steps within "
+        f"{row['step_seconds_low']:.4g} and {row['step_seconds_high']:.4g})"
+    )

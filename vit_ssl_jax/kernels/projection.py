@@ -1,0 +1,90 @@
+"""LayerNorm, then a dense layer: one pass over the rows, and one back."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from vit_ssl_jax.kernels import calls, parts
+
+
+def project(layer, x, weights, out, *, tile, eps, interpret=False):
+    """`LayerNorm(x) @ kernel + bias` of this layer, `[L R D] -> out [L R F]` bfloat16.
+
+    `weights`: scale, offset `[L 1 D]` float32, kernel `[L D F]` bfloat16, bias `[L 1 F]`.
+    """
+    _, count, width = x.shape
+    return calls.call(
+        functools.partial(_forward, eps=eps),
+        name="project",
+        grid=count // tile,
+        layer=layer,
+        inputs=[
+            (x, calls.layer_rows(tile, width, 1)),
+            *((w, calls.weight(w)) for w in weights),
+        ],
+        buffers=[(out, calls.layer_rows(tile, out.shape[-1]))],
+        interpret=interpret,
+    )[0]
+
+
+def project_backward(layer, x, weights, grad, skip, *, tile, eps, interpret=False):
+    """Gradients: of x `[R D]` with `skip [R D]` added, then those of the weights.
+
+    `x [L R D]` is the layer's input, `grad [R F]` bfloat16 that of its output.
+    """
+    count, width = skip.shape
+    wide = grad.shape[-1]
+    return calls.call(
+        functools.partial(_backward, eps=eps),
+        name="project_backward",
+        grid=count // tile,
+        layer=layer,
+        inputs=[
+            (x, calls.layer_rows(tile, width, 1)),
+            *((w, calls.weight(w)) for w in weights[:3]),
+            (grad, calls.rows(tile, wide)),
+            (skip, calls.rows(tile, width)),
+        ],
+        outputs=[
+            (jax.ShapeDtypeStruct(skip.shape, skip.dtype), calls.rows(tile, width)),
+            calls.total((1, width)),
+            calls.total((1, width)),
+            calls.total((width, wide)),
+            calls.total((1, wide)),
+        ],
+        interpret=interpret,
+    )
+
+
+def _forward(x_ref, scale_ref, offset_ref, kernel_ref, bias_ref, out_ref, *, eps):
+    y = parts.standardize(x_ref[...], eps)[0] * scale_ref[...] + offset_ref[...]
+    y = parts.dot(y.astype(out_ref.dtype), kernel_ref[...]) + bias_ref[...]
+    out_ref[...] = y.astype(out_ref.dtype)
+
+
+def _backward(
+    x_ref,
+    scale_ref,
+    offset_ref,
+    kernel_ref,
+    grad_ref,
+    skip_ref,
+    out_ref,
+    scale_grad,
+    offset_grad,
+    kernel_grad,
+    bias_grad,
+    *,
+    eps,
+):
+    calls.zero_at_start(scale_grad, offset_grad, kernel_grad, bias_grad)
+    unit, rate = parts.standardize(x_ref[...], eps)
+    y = (unit * scale_ref[...] + offset_ref[...]).astype(grad_ref.dtype)
+    kernel_grad[...] += parts.dot(y.T, grad_ref[...])
+    bias_grad[...] += grad_ref[...].astype(jnp.float32).sum(axis=0, keepdims=True)
+    dy = parts.dot(grad_ref[...], kernel_ref[...], 1, 1)
+    scale_grad[...] += (dy * unit).sum(axis=0, keepdims=True)
+    offset_grad[...] += dy.sum(axis=0, keepdims=True)
+    dx = parts.standardize_backward(unit, rate, dy * scale_ref[...])
+    out_ref[...] = skip_ref[...] + dx

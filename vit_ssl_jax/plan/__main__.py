@@ -1,0 +1,66 @@
+"""python -m vit_ssl_jax.plan --config=configs/NAME.py [--topology=v5e:4x8] [--json=OUT]
+
+What the run would take on that TPU slice, or on the devices at hand: memory, cycles,
+communication, hours. With `--search --global_batch=N --budget=SECONDS` the fastest way
+to run it that fits.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+from absl import flags
+
+from vit_ssl_jax import command
+from vit_ssl_jax import plan as planning
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.plan import report, search
+
+SEARCH = flags.DEFINE_bool("search", False, "Look for the fastest plan that fits.")
+BATCH = flags.DEFINE_integer(
+    "global_batch", 0, "Images a step for --search; 0: config.batch_size.", 0
+)
+BUDGET = flags.DEFINE_float(
+    "budget", 900.0, "Seconds that --search may compile; one more may end after.", 0.0
+)
+
+
+def run(config, topology, json_path):
+    """The command: prints the plan; status 1 where it doesn't fit."""
+    out = check_writable(json_path)
+    if topology not in ("", "devices"):
+        jax.config.update("jax_platforms", "cpu")  # a slice needs no device at hand
+    if SEARCH.value:
+        found = search.search(
+            config, topology, BATCH.value or config.batch_size, BUDGET.value
+        )
+        text = search.describe(found)
+    else:
+        found = planning.plan(config, topology)
+        text = report.describe(found)
+    if out:
+        out.write_text(json.dumps(found, indent=2) + "\n")
+    print(text)
+    if not found["fits"]:
+        sys.exit(f"error: {config.recipe} doesn't fit on {topology or 'the devices'}")
+
+
+def check_writable(path):
+    """The file for the JSON, or None; raises UserError if its folder isn't there."""
+    if not path:
+        return None
+    out = pathlib.Path(path)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"--json: {path} can't be written; name a file in a folder")
+    return out
+
+
+if __name__ == "__main__":
+    command.start(
+        lambda config, topology, json: run(config, topology, json),
+        optional=("topology", "json"),
+        config="Recipe, configs/NAME.py.",
+        topology="TPU slice, e.g. v5e:4x8 or 2*v5e:4x4; else the devices at hand.",
+        json="File for the same figures.",
+    )

@@ -1,0 +1,138 @@
+"""What every compiled train step must keep to, read from its optimised HLO."""
+
+import math
+import re
+
+from vit_ssl_jax.plan import buffers, hlo
+from vit_ssl_jax.plan.parts import MATMULS
+
+GATHERS = {"all-gather", "all-gather-start", "all-to-all", "ragged-all-to-all"}
+HOST_OPCODES = {"infeed", "outfeed"}
+HOST_TARGETS = re.compile(r"callback|MoveToHost|MoveToDevice|PinToHost", re.IGNORECASE)
+HOST_SPACE = 5  # S(5) in a layout
+# Scopes whose matmuls are float32 by design: crops, filters and colours of images, and
+# the resampling of position embeddings.
+FLOAT32_SCOPES = re.compile(r"(?:^|[/(])(?:views|jit\(_resize\))(?:[/)]|$)")
+
+
+def violations(hlo_text, *, dtype):
+    """All breaches of the contracts by a train step: sentences, empty if there's none.
+
+    `hlo_text` is the optimised program's, `dtype` the model's (`config.vit.dtype`).
+    """
+    module = hlo.parse(hlo_text)
+    found = gathered_activations(module) + host_transfers(module)
+    if dtype == "bfloat16":
+        found += float32_matmuls(module)
+    return found + copied_state(module)
+
+
+def gathered_activations(module):
+    """All-gathers and all-to-alls of what is neither a parameter's shard nor small.
+
+    Under FSDP a chip gathers parameters, one layer of them at a time; whatever else it
+    gathers is an activation, which other chips hold for other images. Shards are known
+    by their sizes in any order, for layouts and casts come in between. Small is one
+    vector an image, as pooled features and logits are: for the gradient of a head,
+    gathering these moves less than reducing it.
+    """
+    shards, small = parameter_shards(module), vector_elements(module)
+    found = []
+    for items in module.computations.values():
+        types = {item.name: item.arrays for item in items}
+        for item in items:
+            if item.opcode not in GATHERS:
+                continue
+            operands = [array for name in item.inputs for array in types[name]]
+            others = [
+                array
+                for array in operands
+                if sizes_of(array.shape) not in shards
+                and math.prod(array.shape) > small
+            ]
+            if others:
+                kind = item.opcode.removesuffix("-start")
+                arrays = ", ".join(map(str, others))
+                found.append(f"{kind} of {arrays}, no parameter: {place(item)}")
+    return found
+
+
+def parameter_shards(module):
+    """What a chip holds of the state's sharded arrays and of a layer of each: sizes."""
+    shards = set()
+    for item in module.computations[module.entry]:
+        replicated = "sharding={replicated}" in item.attributes
+        if not item.source.startswith("state") or not is_input(item) or replicated:
+            continue
+        (array,) = item.arrays
+        shards |= {sizes_of(array.shape), sizes_of(array.shape[1:])}
+        if (
+            "posemb" in item.source
+        ):  # [1 N D], used without its first row, the cls token's
+            shards.add(sizes_of((array.shape[1] - 1, array.shape[2])))
+    return shards
+
+
+def vector_elements(module):
+    """Elements of one vector an image of a chip, as long as any axis of the state."""
+    entry = [item for item in module.computations[module.entry] if is_input(item)]
+    images = [i.arrays[0].shape[0] for i in entry if i.source.startswith("batch")]
+    axes = [
+        size
+        for item in entry
+        if item.source.startswith("state")
+        for size in item.arrays[0].shape
+    ]
+    return max(images, default=0) * max(axes, default=0)
+
+
+def is_input(item):
+    """Whether an instruction of the entry is an argument of the program."""
+    return item.opcode == "parameter"
+
+
+def sizes_of(shape):
+    """`(1, 32, 3, 2) -> (2, 3, 32)`: what reordering axes of an array doesn't change."""
+    return tuple(sorted(size for size in shape if size != 1))
+
+
+def float32_matmuls(module):
+    """Matmuls of float32 with float32 outside FLOAT32_SCOPES.
+
+    One of float32 with bfloat16 is none: the compiler folds casts into matmuls.
+    """
+    found = []
+    for items in module.computations.values():
+        types = {item.name: item.arrays for item in items}
+        for item in items:
+            if item.opcode not in MATMULS or FLOAT32_SCOPES.search(item.source):
+                continue
+            operands = [array for name in item.inputs for array in types[name]]
+            if all(array.dtype == "f32" for array in operands):
+                arrays = " x ".join(map(str, operands))
+                found.append(f"float32 matmul of {arrays}: {place(item)}")
+    return found
+
+
+def host_transfers(module):
+    """Whatever moves data between a chip and its host within the step."""
+    found = []
+    for items in module.computations.values():
+        for item in items:
+            sends = "is_host_transfer=true" in item.attributes
+            there = any(array.space == HOST_SPACE for array in item.arrays)
+            calls = HOST_TARGETS.search(item.target)
+            if item.opcode in HOST_OPCODES or sends or there or calls:
+                what = item.target or item.opcode
+                found.append(f"host transfer by {what}: {place(item)}")
+    return found
+
+
+def copied_state(module):
+    """Arrays of the state that the step doesn't overwrite in place."""
+    return [f"not donated: {path}" for path in buffers.not_donated(module)]
+
+
+def place(item):
+    """Where an instruction is, and what it came from."""
+    return f"{item.name} ({item.source})" if item.source else item.name

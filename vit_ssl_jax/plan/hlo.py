@@ -1,0 +1,201 @@
+"""Optimised HLO as text, parsed: computations, instructions, loops, estimated cycles.
+
+The text is what `compiled.as_text()` gives; the XLA project documents its syntax
+(https://openxla.org/xla/operation_semantics).
+"""
+
+import dataclasses
+import functools
+import re
+
+from vit_ssl_jax.plan.arrays import Array, arrays
+
+PART = re.compile(r"%([\w.\-]+)")
+HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
+BODY = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (.*)$")
+CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|true_computation|false_computation)=%([\w.\-]+)"
+    r"|branch_computations=\{([^}]*)\}"
+)
+# Their results are names for what is there already.
+NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"}
+CALLS = {"call", "async-start"}  # run their computation as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: str  # text between the parentheses
+    attributes: str  # text after them
+    root: bool
+
+    @property
+    def inputs(self):
+        """Names of the operands."""
+        return PART.findall(self.operands)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays of its result."""
+        return arrays(self.type)
+
+    @property
+    def called(self):
+        """Names of the computations that it runs, a loop's condition left out."""
+        found = []
+        for single, several in CALLED.findall(self.attributes):
+            found += [single] if single else PART.findall(several)
+        return found
+
+    @property
+    def cycles(self):
+        """The compiler's estimate for one execution; None where it gives none."""
+        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+        return int(found[1]) if found else None
+
+    @property
+    def source(self):
+        """The path of modules and functions it came from (`op_name`), or ""."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+    @property
+    def target(self):
+        """What a custom call calls, or ""."""
+        found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program: its first line, its computations by name, and where it starts."""
+
+    header: str
+    computations: dict  # name -> [Instruction]
+    entry: str
+
+    def inner(self, instruction):
+        """All instructions of the computations that it runs, nested ones too."""
+        found = []
+        for name in instruction.called:
+            for item in self.computations.get(name, ()):
+                found += [item, *self.inner(item)]
+        return found
+
+    def trips(self, loop):
+        """How often a `while` runs its body; None where the text doesn't say.
+
+        Loops count from 0 by 1 to the one constant in their condition.
+        """
+        known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
+        if known:
+            return int(known[1])
+        condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)[1]
+        items = list(self.computations[condition])
+        items += [item for outer in list(items) for item in self.inner(outer)]
+        limits = {
+            int(item.operands)
+            for item in items
+            if item.opcode == "constant" and re.fullmatch(r"[su]32\[\]\S*", item.type)
+        }
+        return limits.pop() if len(limits) == 1 else None
+
+
+def parse(text):
+    """The Module of an optimised program's text; raises ValueError if it is none."""
+    computations, entry, current = {}, "", None
+    header = text.partition("\n")[0]
+    for line in text.splitlines():
+        if head := HEAD.match(line):
+            current = computations.setdefault(head[2], [])
+            entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            current = None
+        elif current is not None and (body := BODY.match(line)):
+            current.append(_instruction(body[1], body[2], "ROOT %" in line[:20]))
+    if not entry:
+        raise ValueError("no ENTRY computation in this text")
+    return Module(header, computations, entry)
+
+
+def _instruction(name, text, root):
+    """`TYPE opcode(operands), attributes`; a tuple's type has parentheses of its own."""
+    end = _close(text, 0) if text.startswith("(") else text.index(" ")
+    kind, rest = text[:end], text[end:].lstrip()
+    start = rest.index("(")
+    stop = _close(rest, start)
+    return Instruction(
+        name, kind, rest[:start], rest[start + 1 : stop - 1], rest[stop:], root
+    )
+
+
+def _close(text, start):
+    """The position behind the parenthesis that closes the one at `start`."""
+    depth = 0
+    for found in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if found[0] == "(" else -1
+        if not depth:
+            return found.end()
+    raise ValueError(f"a parenthesis is never closed: {text[:80]}")
+
+
+def executions(module, cost=lambda instruction: instruction.cycles or 0):
+    """What a run of the program executes: `[(Instruction, computation, times)]`.
+
+    Loop bodies count by their trips (a loop of unknown length once), of a conditional
+    the branch that costs most by `cost`. What is inside a fusion is part of it.
+    """
+    visit = functools.partial(_visit, module, cost)
+    return visit(module.entry, 1)
+
+
+def _visit(module, cost, name, times):
+    found = []
+    for item in module.computations[name]:
+        found.append((item, name, times))
+        if item.opcode == "while":
+            body = re.search(r"\bbody=%([\w.\-]+)", item.attributes)[1]
+            trips = module.trips(item)
+            trips = 1 if trips is None else trips
+            found += _visit(module, cost, body, times * trips)
+        elif item.opcode in CALLS:
+            for called in item.called:
+                found += _visit(module, cost, called, times)
+        elif item.opcode == "conditional":
+            branches = [_visit(module, cost, b, times) for b in item.called]
+            found += max(branches, key=lambda b: sum(cost(i) * n for i, _, n in b))
+    return found
+
+
+def cycles_between(module, place, start, end, cost):
+    """Cycles of what runs after `start` and before `end`, names in computation `place`.
+
+    Loops and calls among it count whole. 0 where both are one.
+    """
+    names = [item.name for item in module.computations[place]]
+    between = module.computations[place][names.index(start) + 1 : names.index(end)]
+    total = 0
+    for item in between:
+        nested = [
+            (body, 1 if item.opcode != "while" else module.trips(item) or 1)
+            for body in item.called
+            if item.opcode == "while" or item.opcode in CALLS
+        ]
+        runs = [
+            (x, n) for body, n in nested for x, _, n in _visit(module, cost, body, n)
+        ]
+        total += cost(item) + sum(cost(x) * n for x, n in runs)
+    return total
+
+
+def unknown_loops(module):
+    """Names of the loops whose length the text doesn't say, in what is executed."""
+    return [
+        item.name
+        for item, _, _ in executions(module)
+        if item.opcode == "while" and module.trips(item) is None
+    ]

@@ -1,0 +1,150 @@
+"""python -m vit_ssl_jax.plan.matrix --out=DIR [--budget=SECONDS] [--only=mae_vitb,v5e]
+
+Which recipe fits which slice: nine methods x ViT-B, L and H x five slices, one JSON a
+cell and a table of them. What is there already isn't compiled again, so the same command
+goes on where it stopped.
+"""
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from vit_ssl_jax import command, methods
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.plan.report import GIB
+
+SLICES = ("v4:2x4x4", "v5e:4x4", "v5e:16x16", "v5p:2x2x4", "v6e:4x4")
+SIZES = ("b", "l", "h")
+# Tried in turn until one fits: the recipe as it is, its state and batch spread, and that
+# with activations computed anew and micro-batches.
+LADDER = (
+    (),
+    ("--config.mesh.data=1", "--config.mesh.fsdp=-1"),
+    ("--config.mesh.data=1", "--config.mesh.fsdp=-1", "--config.vit.remat=full"),
+    (
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=-1",
+        "--config.vit.remat=full",
+        "--config.accum=4",
+    ),
+)
+
+
+def fill(out, budget, only=(), say=print):
+    """Compiles the cells that are missing in folder `out`, for `budget` seconds.
+
+    `only` are parts of names, e.g. `mae_vitb` or `v5e`: a cell needs to have one of each
+    kind that is given (recipe, slice). Every cell is a process of its own, so that one
+    that crashes is a result, too. Writes `table.md` at the end.
+    """
+    start = time.perf_counter()
+    for recipe, topology in cells(only):
+        file = out / f"{recipe}-{topology.replace(':', '_')}.json"
+        if file.exists():
+            continue
+        if time.perf_counter() - start >= budget:
+            say("the budget is used up; the same command goes on")
+            break
+        found = measure(recipe, topology)
+        temporary = file.with_suffix(".part")
+        temporary.write_text(json.dumps(found, indent=2) + "\n")
+        temporary.replace(file)
+        say(f"{recipe} {topology}: {cell(found)}")
+    (out / "table.md").write_text(table(out) + "\n")
+
+
+def cells(only=()):
+    """All `(recipe, slice)` that are asked for."""
+    recipes = [f"{m}_vit{s}" for s, m in itertools.product(SIZES, methods.names())]
+    wanted = [[r for r in recipes if any(o in r for o in only)]]
+    wanted += [[s for s in SLICES if any(o in s for o in only)]]
+    unknown = [o for o in only if not any(o in name for name in (*recipes, *SLICES))]
+    if unknown:
+        raise UserError(
+            f"--only: {unknown[0]} is in no recipe (METHOD_vitb, _vitl, _vith) and no "
+            f"slice ({', '.join(SLICES)})"
+        )
+    return list(itertools.product(wanted[0] or recipes, wanted[1] or SLICES))
+
+
+def measure(recipe, topology):
+    """The first plan of the LADDER that fits, or the last: its JSON and how it came."""
+    tried = []
+    for changes in LADDER:
+        found = plan_apart(recipe, topology, changes)
+        tried.append(dict(overrides=changes, total_bytes=found.get("total_bytes")))
+        if found.get("fits"):
+            break
+    return found | dict(overrides=list(changes), tried=tried)
+
+
+def plan_apart(recipe, topology, changes):
+    """The JSON of `python -m vit_ssl_jax.plan`, or `{fits: False, error: text}`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "plan.json"
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "vit_ssl_jax.plan"),
+                *(f"--config=configs/{recipe}.py", f"--topology={topology}"),
+                *(f"--json={file}", *changes),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if file.exists():
+            return json.loads(file.read_text())
+    lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return dict(fits=False, recipe=recipe, topology=topology, error=lines[-1])
+
+
+def cell(found):
+    """A cell in few words: memory, share of peak, images a second of the whole slice."""
+    if "error" in found:
+        return found["error"]
+    how = ["", " (fsdp)", " (fsdp, full)", " (fsdp, full, accum 4)"]
+    size = f"{found['total_bytes'] / GIB:.1f} of {found['hbm_bytes'] / GIB:.1f} GiB"
+    if not found["fits"]:
+        return f"no: {size}"
+    speed = f"{found['peak_fraction']:.2f} of peak, {found['images_per_second']:.0f}/s"
+    return f"{size}, {speed}{how[len(found['tried']) - 1]}"
+
+
+def table(out):
+    """Markdown: a row a recipe, a column a slice, of the cells that are there."""
+    lines = ["| recipe | " + " | ".join(SLICES) + " |", "|---" * 6 + "|"]
+    for recipe in dict.fromkeys(recipe for recipe, _ in cells()):
+        row = []
+        for topology in SLICES:
+            file = out / f"{recipe}-{topology.replace(':', '_')}.json"
+            row.append(cell(json.loads(file.read_text())) if file.exists() else "")
+        lines.append("| " + " | ".join([recipe, *row]) + " |")
+    return "\n".join(lines)
+
+
+def run(out, budget, only):
+    """The command."""
+    try:
+        seconds = float(budget or 3600)
+    except ValueError:
+        raise UserError(f"--budget: {budget} is no number of seconds") from None
+    folder = pathlib.Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {out} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    fill(folder, seconds, [part for part in only.split(",") if part])
+    print((folder / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    command.start(
+        run,
+        optional=("budget", "only"),
+        out="Folder for one JSON a cell and table.md.",
+        budget="Seconds after which no further cell is begun; else 3600.",
+        only="Parts of names of recipes and slices, parted by commas; else all.",
+    )

@@ -1,0 +1,222 @@
+"""TPU slices by name: their chips' figures, and devices to compile for without a TPU."""
+
+import dataclasses
+import fnmatch
+import importlib.metadata
+import os
+import re
+
+import jax
+from jax.experimental import topologies as jax_topologies
+
+from vit_ssl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """Public figures of what jax calls one device of a TPU: a chip, of tpu7x half one."""
+
+    name: str
+    kind: str  # its `device_kind`
+    cores: int  # devices a chip
+    dimensions: int  # of the torus, so numbers in a slice's name
+    peak_flops_per_cycle: int  # bfloat16, multiply and add count as two
+    hertz: float
+    hbm_bytes: int  # what the compiler lets a program use
+    hbm_bytes_per_second: float
+    link_bytes_per_second: float  # one ICI link, one direction
+    dcn_bytes_per_second: float  # between slices, per device
+    config: str  # libtpu's chip_config_name
+
+    @property
+    def hbm_bytes_per_cycle(self):
+        """HBM bandwidth in bytes a cycle."""
+        return self.hbm_bytes_per_second / self.hertz
+
+    @property
+    def peak_flops(self):
+        """Peak bfloat16 FLOP/s."""
+        return self.peak_flops_per_cycle * self.hertz
+
+
+def _gib(amount):
+    return int(amount * 2**30)
+
+
+# Peak, HBM and ICI: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (ICI there
+# is of all links of a chip and both directions; v4 and v5p have 6 links, others 4, tpu7x
+# 6). Peak a cycle is MXUs x 2 x their area; the clock is peak over it. HBM is what the
+# compiler of libtpu 0.0.42 names when it refuses a program, less than is sold. Network
+# between slices: https://jax-ml.github.io/scaling-book/tpus.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip(
+            name="v4",
+            kind="TPU v4",
+            cores=1,
+            dimensions=3,
+            peak_flops_per_cycle=262_144,
+            hertz=1.05e9,
+            hbm_bytes=_gib(30.75),
+            hbm_bytes_per_second=1.2e12,
+            link_bytes_per_second=50e9,
+            dcn_bytes_per_second=6.25e9,
+            config="megacore",  # both cores as one device, as on a TPU VM
+        ),
+        Chip(
+            name="v5e",
+            kind="TPU v5 lite",
+            cores=1,
+            dimensions=2,
+            peak_flops_per_cycle=131_072,
+            hertz=1.5e9,
+            hbm_bytes=_gib(15.75),
+            hbm_bytes_per_second=819e9,
+            link_bytes_per_second=50e9,
+            dcn_bytes_per_second=3.125e9,
+            config="",
+        ),
+        Chip(
+            name="v5p",
+            kind="TPU v5",
+            cores=1,
+            dimensions=3,
+            peak_flops_per_cycle=262_144,
+            hertz=1.75e9,
+            hbm_bytes=_gib(95.74),
+            hbm_bytes_per_second=2.765e12,
+            link_bytes_per_second=100e9,
+            dcn_bytes_per_second=6.25e9,
+            config="",
+        ),
+        Chip(
+            name="v6e",
+            kind="TPU v6 lite",
+            cores=1,
+            dimensions=2,
+            peak_flops_per_cycle=524_288,
+            hertz=1.75e9,
+            hbm_bytes=_gib(31.25),
+            hbm_bytes_per_second=1.64e12,
+            link_bytes_per_second=100e9,
+            dcn_bytes_per_second=12.5e9,
+            config="",
+        ),
+        Chip(
+            name="tpu7x",
+            kind="TPU7x",
+            cores=2,
+            dimensions=3,
+            peak_flops_per_cycle=524_288,
+            hertz=2.2e9,
+            hbm_bytes=_gib(94.75),
+            hbm_bytes_per_second=3.69e12,
+            link_bytes_per_second=100e9,
+            dcn_bytes_per_second=6.25e9,
+            config="",
+        ),
+    )
+}
+EXAMPLES = {
+    "v4": "v4:2x2x1, v4:2x2x4",
+    "v5e": "v5e:1x1, v5e:2x2, v5e:2x4, v5e:4x8, v5e:16x16",
+    "v5p": "v5p:2x2x1, v5p:4x4x4",
+    "v6e": "v6e:1x1, v6e:2x4, v6e:16x16",
+    "tpu7x": "tpu7x:2x2x1",
+}
+NAME = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # away from the cloud there is no metadata server
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # no device is held, so several may compile
+    "TPU_WORKER_HOSTNAMES": "localhost",  # these two keep it from asking and complaining
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def get_devices(name, say=print):
+    """The devices of a slice, e.g. `v5e:4x8` or `2*v5e:4x4` (two slices), and its Chip.
+
+    "devices" or "" are those at hand; their Chip is None unless they are TPUs. A slice's
+    devices compile and never run. Raises UserError where the name isn't one, libtpu is
+    missing or refuses it; a libtpu that isn't jax's own is warned of by `say`.
+    """
+    if name in ("", "devices"):
+        devices = jax.devices()
+        return devices, chip_of(devices[0].device_kind)
+    slices, chip, layout = parse(name)
+    check_libtpu(say)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    options = {"chip_config_name": chip.config} if chip.config else {}
+    if set(layout.split("x")) == {"1"}:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+        layout = "x".join(["1"] * chip.dimensions)
+    try:
+        topology = jax_topologies.get_topology_desc(
+            topology_name=f"{chip.name}:{layout}",
+            platform="tpu",
+            num_slices=slices,
+            **options,
+        )
+    except Exception as error:  # of the plugin: its class varies between versions
+        raise UserError(
+            f"--topology: the compiler doesn't know {name}: "
+            f"{str(error).splitlines()[0]}; {valid_names()}"
+        ) from error
+    return topology.devices, chip
+
+
+def parse(name):
+    """`[SLICES*]CHIP:AxB[xC] -> slices, Chip, "AxB[xC]"`; raises UserError."""
+    found = NAME.fullmatch(name)
+    if not found or found[2] not in CHIPS:
+        raise UserError(f"--topology: {name!r} is no slice; {valid_names()}")
+    chip, layout = CHIPS[found[2]], found[3]
+    sizes = [int(size) for size in layout.split("x")]
+    if len(sizes) != chip.dimensions or 0 in sizes or found[1] == "0":
+        raise UserError(
+            f"--topology: {name!r}: a {chip.name} slice has {chip.dimensions} sizes, "
+            f"each at least 1; {valid_names()}"
+        )
+    return int(found[1] or 1), chip, layout
+
+
+def valid_names():
+    """For messages: what a slice is called."""
+    return (
+        f"valid are {'; '.join(EXAMPLES.values())} and the like (sizes are even), "
+        "2*v5e:4x4 for two slices, and `devices` for those at hand"
+    )
+
+
+def chip_of(kind):
+    """The Chip of a `device_kind`, None where there is none in the table."""
+    return next((chip for chip in CHIPS.values() if chip.kind == kind), None)
+
+
+def check_libtpu(say=print):
+    """Raises UserError without libtpu; warns of one that jax didn't ask for."""
+    try:
+        version = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            "--topology: compiling for a TPU slice needs libtpu, which isn't "
+            "installed: pip install 'jax[tpu]' (no TPU is needed)"
+        ) from None
+    wanted = wanted_libtpu()
+    if wanted and not fnmatch.fnmatch(version, wanted):
+        say(
+            f"warning: libtpu {version} isn't the {wanted} of jax {jax.__version__}: "
+            "memory and cycles will differ; pip install 'jax[tpu]' brings the right one"
+        )
+
+
+def wanted_libtpu():
+    """The version of libtpu that this jax asks for, e.g. "0.0.42.*"; "": any."""
+    for line in importlib.metadata.requires("jax") or ():
+        if found := re.match(r"libtpu\s*==\s*([\w.*]+)", line):
+            return found[1]
+    return ""
