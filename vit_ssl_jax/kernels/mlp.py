@@ -147,7 +147,7 @@ def _forward(x_ref, heads_ref, *refs, style):
         out_ref[...] += parts.dot(g.astype(low), w2[at, :])
         return carry
 
-    jax.lax.fori_loop(0, wide // size, step, 0, unroll=True)
+    jax.lax.fori_loop(0, wide // size, step, 0, unroll=style.unroll)
     branch = out_ref[...] * drop(2, out_ref.shape)
     out_ref[...] = middle_ref[...] + scale(branch, 1)
 
@@ -180,7 +180,7 @@ def _backward(grad_ref, heads_ref, middle_ref, hidden_ref, *refs, style):
         dy[...] += parts.dot(du, w1[:, at], 1, 1)
         return carry
 
-    jax.lax.fori_loop(0, hidden_ref.shape[-1] // size, step, 0, unroll=True)
+    jax.lax.fori_loop(0, hidden_ref.shape[-1] // size, step, 0, unroll=style.unroll)
     dgain[...] += (dy[...] * unit).sum(axis=0, keepdims=True)
     doffset[...] += dy[...].sum(axis=0, keepdims=True)
     dx = parts.standardize_backward(unit, rate, dy[...] * gain[...])

@@ -40,6 +40,12 @@ def gelu(x, exact):
     return x * half, half + x * slope
 
 
+def row_seeds(seeds, tokens):
+    """A seed for every token from one an image: int32 `[B] -> [B tokens 1]`."""
+    token = jax.lax.broadcasted_iota(jnp.int32, (1, tokens, 1), 1)
+    return seeds[:, None, None] ^ (token * 0x3C6EF372)
+
+
 def kept(seed, site, start, width, rate):
     """Dropout: what is multiplied with columns `start` to `start + width`: `[R width]`.
 

@@ -11,7 +11,7 @@ from vit_ssl_jax.kernels import calls, parts
 def project(layer, x, weights, out, *, tile, eps, interpret=False):
     """`LayerNorm(x) @ kernel + bias` of this layer, `[L R D] -> out [L R F]` bfloat16.
 
-    `weights`: scale, offset `[L 1 D]` float32, kernel `[L D F]` bfloat16, bias `[L 1 F]`.
+    `weights`: scale, offset `[L 1 D]` float32, the kernel transposed `[L F D]` bfloat16, bias `[L 1 F]`.
     """
     _, count, width = x.shape
     return calls.call(
@@ -50,7 +50,7 @@ def project_backward(layer, x, weights, grad, skip, *, tile, eps, interpret=Fals
             (jax.ShapeDtypeStruct(skip.shape, skip.dtype), calls.rows(tile, width)),
             calls.total((1, width)),
             calls.total((1, width)),
-            calls.total((width, wide)),
+            calls.total((wide, width)),
             calls.total((1, wide)),
         ],
         interpret=interpret,
@@ -59,7 +59,7 @@ def project_backward(layer, x, weights, grad, skip, *, tile, eps, interpret=Fals
 
 def _forward(x_ref, scale_ref, offset_ref, kernel_ref, bias_ref, out_ref, *, eps):
     y = parts.standardize(x_ref[...], eps)[0] * scale_ref[...] + offset_ref[...]
-    y = parts.dot(y.astype(out_ref.dtype), kernel_ref[...]) + bias_ref[...]
+    y = parts.dot(y.astype(out_ref.dtype), kernel_ref[...], 1, 1) + bias_ref[...]
     out_ref[...] = y.astype(out_ref.dtype)
 
 
@@ -81,9 +81,9 @@ def _backward(
     calls.zero_at_start(scale_grad, offset_grad, kernel_grad, bias_grad)
     unit, rate = parts.standardize(x_ref[...], eps)
     y = (unit * scale_ref[...] + offset_ref[...]).astype(grad_ref.dtype)
-    kernel_grad[...] += parts.dot(y.T, grad_ref[...])
+    kernel_grad[...] += parts.dot(grad_ref[...].T, y)
     bias_grad[...] += grad_ref[...].astype(jnp.float32).sum(axis=0, keepdims=True)
-    dy = parts.dot(grad_ref[...], kernel_ref[...], 1, 1)
+    dy = parts.dot(grad_ref[...], kernel_ref[...])
     scale_grad[...] += (dy * unit).sum(axis=0, keepdims=True)
     offset_grad[...] += dy.sum(axis=0, keepdims=True)
     dx = parts.standardize_backward(unit, rate, dy * scale_ref[...])

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax.kernels import attention, mlp, projection
+from vit_ssl_jax.kernels import attention, mlp, parts, projection
 from vit_ssl_jax.kernels.narrow import narrow
 
 
@@ -24,6 +24,7 @@ class Style:
     dropout: float
     keep: bool  # all that the way back needs, else only each layer's input
     tile: int  # rows at a time, a divisor of R
+    unroll: bool = False  # the MLP's loop over its hidden layer
     dtype: str = "bfloat16"  # of products; float32 only where interpreted
     interpret: bool = False
 
@@ -169,8 +170,7 @@ def rows_of(noise, keys):
     if scales is not None:
         rows.append(jnp.repeat(scales, tokens, axis=0))
     if seeds is not None:
-        token = jax.lax.broadcasted_iota(jnp.int32, (1, tokens), 1)
-        rows.append((seeds[:, None] ^ (token * 0x3C6EF372)).reshape(-1, 1))
+        rows.append(parts.row_seeds(seeds, tokens).reshape(-1, 1))
     return rows
 
 
@@ -199,7 +199,7 @@ def split_weights(blocks):
     first = (
         row(blocks["norm1"]["scale"]),
         row(blocks["norm1"]["bias"]),
-        attn["qkv"]["kernel"].reshape(layers, width, -1),
+        jnp.moveaxis(attn["qkv"]["kernel"], 1, -1).reshape(layers, -1, width),
         row(attn["qkv"]["bias"]),
     )
     second = (
@@ -219,12 +219,12 @@ def join_gradients(first, second, heads):
     """The kernels' gradients in the shapes of a block's parameters."""
     scale1, offset1, qkv, qkv_bias = first
     out, out_bias, scale2, offset2, up, up_bias, down, down_bias = second
-    width = len(qkv)
+    width = qkv.shape[-1]
     return {
         "norm1": {"scale": scale1[0], "bias": offset1[0]},
         "attn": {
             "qkv": {
-                "kernel": qkv.reshape(width, 3, heads, -1),
+                "kernel": jnp.moveaxis(qkv.reshape(3, heads, -1, width), -1, 0),
                 "bias": qkv_bias.reshape(3, heads, -1),
             },
             "out": {"kernel": out.reshape(heads, -1, width), "bias": out_bias[0]},

@@ -15,12 +15,13 @@ from vit_ssl_jax.kernels import stack
 from vit_ssl_jax.kernels.attention import NEVER
 
 LONGEST = 640  # tokens: the scores of a head stay in VMEM
-# Memory beside a core that kernels may use, by the name of the device; bytes.
-VMEM = {
-    "TPU v5 lite": 124 << 20,
-    "TPU v5": 60 << 20,
-    "TPU v6 lite": 124 << 20,
-    "TPU7x": 60 << 20,
+# By the name of the device: memory beside a core that kernels may use, in bytes; and
+# whether its matrix units are so fast that loops in kernels hold them up.
+CHIPS = {
+    "TPU v5 lite": (124 << 20, False),
+    "TPU v5": (60 << 20, False),
+    "TPU v6 lite": (124 << 20, True),
+    "TPU7x": (60 << 20, True),
 }
 
 
@@ -33,7 +34,7 @@ def choose(blocks, shape):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None or blocks.style.dtype != "bfloat16":
         return None
-    room = VMEM.get(mesh.abstract_device.device_kind, 0)
+    room, unroll = CHIPS.get(mesh.abstract_device.device_kind, (0, False))
     batch, tokens, width = shape
     lanes = all(size % 128 == 0 for size in (width, blocks.hidden))
     ways = partition.ways(mesh)
@@ -50,6 +51,7 @@ def choose(blocks, shape):
         dropout=blocks.dropout,
         keep=style.remat != "full",
         tile=tile,
+        unroll=unroll,
     )
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import layers, readouts
+from vit_ssl_jax.models.dropout import drop
 from vit_ssl_jax.ops import patches, posemb
 
 # name: depth, width, MLP width, heads. Ti, S: DeiT (2021), table 1; B, L, H: ViT,
@@ -97,7 +98,6 @@ class ViT(nn.Module):
             # Row 0 belongs to the class token, as in ViT and timm.
             shape = (1, tokens + self.cls, self.width)
             self.table = self.param("posemb", init.posemb(self.width), shape)
-        self.drop = nn.Dropout(self.dropout)
         self.blocks = layers.Blocks(
             self.depth,
             self.heads,
@@ -181,7 +181,8 @@ class ViT(nn.Module):
             tokens = jnp.concatenate([token, tokens], axis=1)
             if valid is not None:
                 valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
-        tokens = self.drop(tokens, deterministic=not train)
+        if train and self.dropout:
+            tokens = drop(tokens, self.make_rng("dropout"), self.dropout)
         x, collected = self.blocks(tokens, train, valid, collect)
         x = self.norm(x) if self.final_norm else x
         return (x, collected) if collect else x
