@@ -94,6 +94,7 @@ def step_flops(config, devices=None):
     """
     config = config.copy_and_resolve_references()
     config.vit.remat, config.accum = "none", 1
+    config.vit.dtype = "float32"  # in bfloat16 a CPU computes some of it again
     run = make_run(config, devices)
     shapes = run.program.state, run.program.batch
     state, batch = jax.tree.map(

@@ -8,10 +8,10 @@ TILE = 1 << 20  # values at a time
 
 
 def narrow(x, dtype, *, interpret=False):
-    """`x [... D]` as `dtype`: the same values rounded, D a multiple of 128."""
+    """`x [... D]` as `dtype`: the same values rounded; by XLA where D isn't lanes."""
     rows, width = x.size // x.shape[-1], x.shape[-1]
     tile = next(t for t in range(max(TILE // width, 1), 0, -1) if rows % t == 0)
-    if tile % 16 or x.dtype == dtype:
+    if width % 128 or tile % 16 or x.dtype == dtype:
         return x.astype(dtype)
     spec = pl.BlockSpec((tile, width), lambda i: (i, 0))
     flat = pl.pallas_call(
