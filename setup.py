@@ -44,7 +44,15 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.12", "scipy>=1.13"],
+        "twin": ["torch>=2.6"],  # what `bench twin` compares with
+        "test": [
+            "hypothesis>=6.100",
+            # The TPU compiler, for plans: it needs no TPU, but exists for this only.
+            "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
+            "pytest>=8",
+            "ruff>=0.12",
+            "scipy>=1.13",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

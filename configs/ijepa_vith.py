@@ -51,7 +51,7 @@ def get_config():
         norm_eps=1e-6,
         gelu="exact",
         init="ijepa",
-        remat="full",
+        remat="dots",
         unroll=1,
     )
     config.optim = dict(

@@ -83,6 +83,54 @@ def test_moments_and_teacher_live_with_their_weights(tiny, mesh):
     assert teacher == {k: v for k, v in weights.items() if k.startswith("encoder/")}
 
 
+def spec_of(rules, mesh, **shape):
+    """The layout of one array, named by the end of its path."""
+    (name, sizes), *_ = shape.items()
+    module, leaf = name.split("_")
+    tree = {module: {leaf: jax.ShapeDtypeStruct(sizes, jnp.float32)}}
+    return jax.tree.leaves(partition.specs(tree, mesh, rules))[0]
+
+
+SPLIT = ("fsdp", "data")
+
+
+def test_moments_are_split_over_all_that_share_the_batch(mesh):
+    """Over both axes where both divide the width, else over `fsdp`, else over none."""
+    moments = functools.partial(spec_of, partition.MOMENTS, mesh)
+    assert moments(up_kernel=(8, 6)) == P(SPLIT, "tensor")
+    assert moments(up_kernel=(2, 6, 6)) == P(None, "fsdp", "tensor")
+    assert moments(up_kernel=(7, 6)) == P(None, "tensor")
+    assert moments(up_kernel=(8, 5)) == P(SPLIT, None)
+    assert moments(out_kernel=(3, 2, 8, 12)) == P(None, "tensor", None, SPLIT)
+    assert moments(up_bias=(6,)) == P("tensor")
+    assert moments(norm_scale=(8,)) == P()
+    # The parameters themselves never are.
+    assert spec_of(partition.RULES, mesh, up_kernel=(8, 6)) == P("fsdp", "tensor")
+    assert spec_of(None, mesh, up_kernel=(8, 6)) == P("fsdp", "tensor")
+
+
+def test_a_program_lays_out_moments_alone_by_their_own_rules(tiny, mesh):
+    numbers = {"batch_size": 8, "size": (32, 32), "accum": 1}
+    method = tiny.method("ijepa")
+    program = step.make_program(method, tiny.optimizer(), mesh, **numbers)
+    specs = {k: x.sharding.spec for k, x in flat(program.state).items()}
+    kernels = {k: v for k, v in specs.items() if k.endswith("encoder/patch/kernel")}
+    places = {
+        "/mu/": P(None, SPLIT),
+        "/nu/": P(None, SPLIT),
+        "params/": P(None, "fsdp"),
+        "ema/": P(None, "fsdp"),
+    }
+    assert len(kernels) == len(places)
+    for place, expected in places.items():
+        (kernel,) = [v for k, v in kernels.items() if place in k]
+        assert kernel == expected
+    weights = partition.shardings(program.state.params, mesh, partition.RULES)
+    assert {k: x.spec for k, x in flat(weights).items()} == {
+        k.removeprefix("params/"): v for k, v in specs.items() if k[:7] == "params/"
+    }
+
+
 VIT_B = [name for name in runs.RECIPES if name.endswith("_vitb.py")]
 
 

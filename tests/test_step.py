@@ -35,6 +35,7 @@ def run(tiny, name, mesh, accum=1):
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
+DATA = {"data": 8, "fsdp": 1, "tensor": 1}
 
 
 @pytest.fixture(scope="module", params=["mae", "ijepa"])
@@ -64,6 +65,12 @@ def assert_same(ours, theirs):
 def test_eight_devices_are_one(tiny, one):
     name, *alone = one
     assert_same(run(tiny, name, EIGHT), alone)
+
+
+@pytest.mark.parametrize("one", ["mae"], indirect=True)
+def test_eight_devices_that_share_nothing_but_moments_are_one(tiny, one):
+    name, *alone = one
+    assert_same(run(tiny, name, DATA), alone)
 
 
 def test_two_micro_batches_are_one(tiny, one):
@@ -98,6 +105,26 @@ def test_state_is_donated_and_keeps_its_layout(tiny, sharded):
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
     assert not any(x.is_deleted() for x in jax.tree.leaves(batch))
     assert int(new.step) == 1 and np.isfinite(metrics["train/loss"])
+
+
+def test_every_device_keeps_its_own_part_of_the_moments(tiny):
+    """Weights are whole on all eight, as the mesh says; of moments each has 1/8."""
+    mesh = partition.make_mesh(DATA)
+    numbers = {"batch_size": BATCH, "size": SIZE, "accum": 1}
+    method = method_of(tiny, "mae")
+    program = step.make_program(method, tiny.optimizer(), mesh, **numbers)
+    state = program.init(KEY)
+
+    def kernels(tree):
+        """The devices' parts of each layer's MLP: `[2 32 128]`."""
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        for path, x in found:
+            names = [getattr(k, "key", getattr(k, "name", "")) for k in path]
+            if names[-2:] == ["up", "kernel"] and "encoder" in names:
+                yield [shard.data.shape for shard in x.addressable_shards]
+
+    assert list(kernels(state.params)) == [[(2, 32, 128)] * 8]
+    assert list(kernels(state.opt_state)) == [[(2, 4, 128)] * 8] * 2  # mu and nu
 
 
 def test_under_bfloat16_all_state_and_metrics_are_float32(sharded):

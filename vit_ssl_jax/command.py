@@ -1,5 +1,6 @@
 """What the commands with a config share: flags in, one clear message out."""
 
+import glob
 import os
 import pathlib
 import sys
@@ -9,6 +10,15 @@ from ml_collections import config_flags
 
 import vit_ssl_jax
 from vit_ssl_jax.errors import UserError
+
+# What libtpu asks the cloud for, and complains of at length where there is none.
+NO_CLOUD = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
 
 
 def start(run, optional=(), **texts):
@@ -31,6 +41,7 @@ def start(run, optional=(), **texts):
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
         logging.set_verbosity(logging.WARNING)
+        calm_libtpu()
         try:
             run(**{name: flags.FLAGS[name].value for name in texts})
         except UserError as error:
@@ -48,6 +59,13 @@ def start(run, optional=(), **texts):
             sys.exit(f"error: {explain(error, needed)}")
 
     app.run(main, flags_parser=parse)
+
+
+def calm_libtpu():
+    """Keeps libtpu quiet where it is installed, to plan with, but no TPU is."""
+    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*"):
+        for key, value in NO_CLOUD.items():
+            os.environ.setdefault(key, value)
 
 
 def find_config(argument):

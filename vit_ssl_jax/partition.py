@@ -5,6 +5,7 @@ import math
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_ssl_jax.errors import UserError
@@ -57,8 +58,31 @@ def make_mesh(shape, devices=None):
             f"config.mesh: {given} doesn't fill {len(devices)} {devices[0].platform} "
             f"device(s); the sizes must multiply to {len(devices)} (one may be -1)"
         )
-    return jax.make_mesh(
-        sizes, MESH_AXES, (AxisType.Auto,) * len(sizes), devices=devices
+    return Mesh(place_devices(sizes, devices), MESH_AXES, (AxisType.Auto,) * len(sizes))
+
+
+def place_devices(sizes, devices):
+    """Devices `[data fsdp tensor]` by the links between them; slices along `data`.
+
+    TPU slices are joined by a slow network, so only `data` may reach across it: raises
+    UserError where it can't. Elsewhere devices keep their order.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1 or devices[0].platform != "tpu":
+        return mesh_utils.create_device_mesh(
+            sizes, devices, allow_split_physical_axes=True
+        )
+    data, fsdp, tensor = sizes
+    if data % slices:
+        raise UserError(
+            f"config.mesh.data: {data} doesn't divide over {slices} slices; only data "
+            f"may reach across them, so make it a multiple of {slices}"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, tensor),
+        (slices, 1, 1),
+        devices,
+        allow_split_physical_axes=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -204,3 +205,41 @@ def test_initialisers_of_a_family(family):
             assert np.abs(values).max() > 3 * std
         elif size:
             assert 0.97 * reach * std < np.abs(values).max() < 1.002 * reach * std
+
+
+@pytest.mark.parametrize("dtype, error", [("float32", 5e-7), ("bfloat16", 2**-8)])
+def test_gelu_and_its_slope(dtype, error):
+    """Relative to x: x Phi(x), and Phi(x) + x phi(x), Phi by the standard library."""
+    x = np.linspace(-6, 6, 97, dtype=np.float32)  # exact in bfloat16
+    ours, slope = jax.vmap(jax.value_and_grad(lambda x: layers.gelu(x, STYLE)))(
+        jnp.asarray(x, dtype)
+    )
+    below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    scale = np.maximum(np.abs(x), 1)
+    assert np.abs((np.float64(ours) - x * below) / scale).max() < error
+    assert np.abs(np.float64(slope) - below - x * density).max() < 2 * error
+
+
+def saved_types(jaxpr):
+    """Types of what scans hand on from layer to layer or keep, by jax's own names."""
+    scans = [eqn for eqn in operations(jaxpr) if eqn.primitive.name == "scan"]
+    assert len(scans) == 2  # forwards and backwards
+    carried = scans[0].params["num_carry"]
+    return {v.aval.dtype.name for v in scans[0].outvars[carried:]}
+
+
+def test_on_a_cpu_bfloat16_is_kept_as_bits_and_matmuls_are_not_repeated(scanned):
+    blocks, params, x = scanned
+    low = blocks.clone(style=dataclasses.replace(STYLE, dtype="bfloat16"))
+
+    def loss(params):
+        return jnp.sum(low.apply({"params": params}, x, False)[0])
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(params).jaxpr
+    assert saved_types(jaxpr) <= {"uint16", "float32"}
+    assert "uint16" in saved_types(jaxpr)
+    products = [e for e in operations(jaxpr) if e.primitive.name == "dot_general"]
+    # 4 layers and 2 products of attention; twice that backwards; the scores again, and
+    # attention's output, which is dead code that XLA removes.
+    assert len(products) <= 3 * 6 + 2

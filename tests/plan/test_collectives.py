@@ -111,7 +111,7 @@ ENTRY %main (q: f32[8,128]) -> f32[8,128] {
   %self = f32[8,128]{1,0} all-reduce(%q), channel_id=3, replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}, to_apply=%add
   %ag = (f32[2,128]{1,0}, f32[8,128]{1,0}) all-gather-start(%q), channel_id=9, replica_groups=[2,4]<=[8]
   %agd = f32[8,128]{1,0} all-gather-done(%ag)
-  ROOT %loop = f32[8,128]{1,0} while(%q), condition=%limit, body=%body
+  ROOT %loop = f32[8,128]{1,0} while(%q), condition=%limit, body=%body, backend_config={"known_trip_count":{"n":"12"}}
 }
 """
 FULL = 8 * 128 * 4  # bytes of f32[8,128]

@@ -147,6 +147,41 @@ def test_state_that_is_not_donated_is_found(compile_step, monkeypatch):
     assert all(line.startswith("not donated: state") for line in found)
 
 
+BETWEEN_SLICES = """HloModule step, is_scheduled=true
+
+ENTRY %main (w: f32[96,768], q: u8[8,4]) -> f32[96,768] {
+  %w = f32[96,768]{1,0} parameter(0), sharding={devices=[8,1]<=[8]}, metadata={op_name="state.params['w']"}
+  %q = u8[8,4]{1,0} parameter(1), metadata={op_name="batch['image']"}
+  %all = token[] after-all()
+  %recv.1 = (f32[2,96,768]{2,1,0}, u32[], token[]) recv(%all), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+  %send.1 = (f32[96,768]{1,0}, u32[], token[]) send(%w, %all), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+  %sent = token[] send-done(%send.1), is_host_transfer=true
+  %got = (f32[2,96,768]{2,1,0}, token[]) recv-done(%recv.1), is_host_transfer=true
+  %both = f32[2,96,768]{2,1,0} get-tuple-element(%got), index=0
+  %long = bf16[768,192]{1,0} copy(%both)
+  %one = f32[2,768,768]{2,1,0} all-gather(%both), channel_id=3, replica_groups=[2,4]<=[8]
+  %two = bf16[768,1536]{1,0} all-gather(%long), channel_id=4, replica_groups=[2,4]<=[8]
+  ROOT %new = f32[96,768]{1,0} copy(%w)
+}
+"""
+
+
+def test_what_slices_exchange_is_neither_a_transfer_nor_an_activation():
+    """Hosts carry it, and a parameter's shards meet those of the other slice first."""
+    found = contracts.violations(BETWEEN_SLICES, dtype="bfloat16", slices=2)
+    assert found == ["not donated: state.params/w"]
+    found = contracts.violations(BETWEEN_SLICES, dtype="bfloat16", slices=1)
+    assert [line.split(",")[0] for line in found[:2]] == [
+        "all-gather of f32[2",
+        "all-gather of bf16[768",
+    ]
+    other = BETWEEN_SLICES.replace("_xla_megascale_transfer_type", "_xla_other")
+    found = contracts.violations(other, dtype="bfloat16", slices=2)
+    assert found[:2] == [
+        f"host transfer by {n}: {n}.1 ".rstrip() for n in ("recv", "send")
+    ]
+
+
 def count_steps_compiled(caplog, workdir):
     """Trains a few steps; returns how many programs `step` was compiled to."""
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):

@@ -21,7 +21,10 @@ TEXT = """HloModule step, is_scheduled=true, entry_computation_layout={()->()}
   %a = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
   %x = f32[8,128]{1,0:T(8,128)S(1)} get-tuple-element(%a), index=1
   %f = f32[8,128]{1,0:T(8,128)S(1)} fusion(%x), kind=kLoop, calls=%inner, metadata={op_name="jit(step)/mlp/tanh" stack_frame_id=1}, backend_config={"estimated_cycles":"70"}
-  ROOT %t = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%a, %f)
+  %at = s32[]{:T(128)} get-tuple-element(%a), index=0
+  %by = s32[]{:T(128)} constant(1)
+  %next = s32[]{:T(128)} add(%at, %by)
+  ROOT %t = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%next, %f)
 }
 
 %condition (b: (s32[], f32[8,128])) -> pred[] {
@@ -73,8 +76,10 @@ def test_a_known_trip_count_wins_and_nested_loops_multiply():
         "  %again = (s32[]) while(%a), condition=%condition, body=%body2\n  ROOT %t = ",
     ).replace(
         "%condition (b",
-        "%body2 (z: s32[]) -> s32[] {\n  ROOT %z2 = s32[8]{0} copy(%z), "
-        'backend_config={"estimated_cycles":"2"}\n}\n\n%condition (b',
+        "%body2 (z: s32[]) -> s32[] {\n  %z = s32[] parameter(0)\n  %z2 = s32[8]{0} copy(%z), "
+        'backend_config={"estimated_cycles":"2"}\n  %z3 = s32[] constant(1)\n'
+        "  %z4 = s32[] add(%z, %z3)\n  ROOT %z5 = (s32[]) tuple(%z4)\n}\n\n"
+        "%condition (b",
     )
     assert total(hlo.parse(nested)) == 3 * (70 + 3 * 2) + 11
 
@@ -83,6 +88,44 @@ def test_a_loop_of_unknown_length_is_named_and_counts_once():
     module = hlo.parse(TEXT.replace("constant(3)", "parameter(1)"))
     assert total(module) == 70 + 11
     assert hlo.unknown_loops(module) == ["loop"]
+
+
+@pytest.mark.parametrize(("step", "trips"), [(1, 3), (2, 2), (3, 1)])
+def test_a_loop_that_the_compiler_unrolled_counts_by_its_step(step, trips):
+    module = hlo.parse(
+        TEXT.replace(
+            "%by = s32[]{:T(128)} constant(1)", f"%by = s32[] constant({step})"
+        )
+    )
+    assert total(module) == trips * 70 + 11
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("add(%at, %by)", "multiply(%at, %at)"),
+        ("constant(1)", "parameter(1)"),
+        ("tuple(%next, %f)", "copy(%a)"),
+    ],
+)
+def test_a_loop_whose_step_is_not_told_is_unknown(line, other):
+    module = hlo.parse(TEXT.replace(line, other))
+    assert hlo.unknown_loops(module) == ["loop"]
+
+
+def test_a_step_behind_a_copy_is_found():
+    text = TEXT.replace("tuple(%next, %f)", "tuple(%copied, %f)")
+    line = "  %copied = s32[]{:T(128)} copy(%next)\n  ROOT %t ="
+    assert total(hlo.parse(text.replace("  ROOT %t =", line))) == 3 * 70 + 11
+
+
+def test_a_step_inside_a_fusion_is_found():
+    text = TEXT.replace("add(%at, %by)", "fusion(%at), kind=kLoop, calls=%increment")
+    inner = (
+        "%increment (n: s32[]) -> s32[] {\n  %n = s32[] parameter(0)\n"
+        "  %two = s32[] constant(2)\n  ROOT %m = s32[] add(%n, %two)\n}\n\n%cheap (d"
+    )
+    assert total(hlo.parse(text.replace("%cheap (d", inner))) == 2 * 70 + 11
 
 
 def test_parts_of_an_instruction():

@@ -71,8 +71,10 @@ ENTRY %main (p: f32[8,128]) -> f32[8,128] {
   ROOT %o = f32[8,128]{1,0} add(%p, %k), metadata={op_name="x/optimizer/add"}, backend_config={"estimated_cycles":"3"}
 }
 """
-Cost = collections.namedtuple("Cost", "name cycles bundles bytes grid_steps")
-COSTS = {name: Cost("flash", 1000, 900, 77, 8) for name in ("k", "k2")}
+Cost = collections.namedtuple(
+    "Cost", "name cycles bundles bytes grid_steps units spills"
+)
+COSTS = {name: Cost("flash", 1000, 900, 77, 8, {"MXU": 0.5}, 3) for name in ("k", "k2")}
 
 
 def test_cycles_by_part_add_up_and_kernels_are_in_their_part():
@@ -91,6 +93,7 @@ def test_kernels_apart():
     (row,) = parts.kernel_rows(hlo.parse(TEXT), COSTS)
     assert row["name"] == "flash" and row["executions"] == 2
     assert row["part"] == "attention scores" and row["grid_steps"] == 8
+    assert row["units"] == {"MXU": 0.5} and row["spills"] == 3
 
 
 def test_a_kernel_without_a_cost_is_an_error():

@@ -94,6 +94,7 @@ def test_gradients_are_summed_over_both_axes_and_weights_gathered(on_cpu):
         (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3"),
         (["--config.batch_size=30"], "config.batch_size: 30 doesn't divide"),
         (["--search"], "--search: only a TPU slice"),
+        (["--global_batch=64"], "--global_batch is for --search"),
         (["--json=/no/such/folder/x.json"], "--json: /no/such/folder/x.json"),
     ],
 )
@@ -102,6 +103,12 @@ def test_bad_input_is_one_line_before_any_compilation(flags, message):
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_a_config_that_trains_nothing_is_refused():
+    done = start("--topology=v5e:2x2", config="configs/eval_imagenet.py")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: --config: eval_imagenet judges checkpoints")
 
 
 def test_a_refusal_for_memory_is_told_from_other_errors():
@@ -173,6 +180,8 @@ def test_a_slice_has_cycles_by_part_that_add_up(on_slice):
     peak = found["model_flops_per_image"] / found["cycles_per_image"] / 131_072
     assert found["peak_fraction"] == pytest.approx(peak)
     assert found["not_donated"] == [] and found["unknown_loops"] == []
+    assert found["violations"] == [] and found["kernels"]
+    assert all(row["units"]["MXU"] >= 0 for row in found["kernels"])
     assert found["images_per_second"] > 0 and "estimate, no measurement" in text
 
 
@@ -183,6 +192,19 @@ def test_on_a_slice_weights_are_gathered_and_gradients_summed(on_slice):
     assert {"data", "fsdp"} <= set(axes)
     assert any(r["kind"] == "all-gather" and r["axis"] == "fsdp" for r in rows)
     assert 0 <= on_slice[1]["communication"]["exposed_share"] < 1
+
+
+@pytest.mark.slow
+def test_two_slices_exchange_over_the_network_and_keep_the_contracts(tmp_path):
+    pytest.importorskip("libtpu")
+    file = tmp_path / "plan.json"
+    flags = [*SMALL, *VIT, f"--json={file}"]
+    done = start(*flags, "--topology=2*v5e:2x2", env=SLICE)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert found["chips"] == 8 and found["mesh"] == dict(data=8, fsdp=1, tensor=1)
+    assert found["violations"] == [] and "contracts kept" in done.stdout
+    assert any(row["axis"] == "slices" for row in found["collectives"])
 
 
 @pytest.mark.slow

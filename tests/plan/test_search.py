@@ -22,7 +22,9 @@ def pretend(monkeypatch, need):
         seconds = work * (1 + 0.01 * config.accum) * (1.02 if mesh["fsdp"] > 1 else 1)
         total = int(need(config) * GIB)
         return dict(
-            fits=total <= 16 * GIB,
+            fits=total <= chip.hbm_bytes,
+            argument_bytes=int(8 / mesh["fsdp"] * GIB),
+            temp_bytes=total - int(8 / mesh["fsdp"] * GIB),
             total_bytes=total,
             cycles_per_image=seconds * 1e6,
             peak_fraction=0.5 / seconds,
@@ -42,6 +44,23 @@ def activations(config):
     """GiB: the state over fsdp, activations by remat and micro-batch."""
     each = {"none": 40, "dots": 24, "full": 6}[config.vit.remat]
     return 8 / config.mesh.fsdp + each / config.accum
+
+
+def test_what_a_row_makes_unlikely_comes_last(monkeypatch):
+    """Once pure data parallelism fits, the other meshes come before its own rest."""
+    calls = pretend(monkeypatch, lambda config: 8 + 1 / config.accum)
+    search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    meshes = [(mesh["data"], mesh["fsdp"], mesh["tensor"]) for mesh, _, _ in calls]
+    assert calls[0][1:] == ("none", 1)
+    assert len(set(meshes[:8])) == 8  # each with its own likely best
+    assert all(call[1:] == ("none", 1) for call in calls[:8])
+
+
+def test_micro_batches_that_stay_too_large_come_last(monkeypatch):
+    calls = pretend(monkeypatch, activations)
+    search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    first = [(r, a) for mesh, r, a in calls if mesh["data"] == 8]
+    assert first[:2] == [("none", 1), ("none", 8)]  # 8 + 40 / 4 is above 15.75 GiB
 
 
 def quiet(text):

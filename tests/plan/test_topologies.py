@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pytest
 
+from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan import topologies
 
@@ -48,6 +49,25 @@ def test_chips_are_found_by_what_jax_calls_them():
 def test_devices_at_hand_have_no_chip_here():
     devices, chip = topologies.get_devices("devices")
     assert chip is None and len(devices) == 8
+
+
+def test_several_slices_lie_along_data():
+    pytest.importorskip("libtpu")
+    devices, _ = topologies.get_devices("2*v5e:2x2", say=str)
+    mesh = partition.make_mesh(dict(data=-1, fsdp=2, tensor=1), devices)
+    slices = [[d.slice_index for d in row.flat] for row in mesh.devices]
+    assert slices == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(UserError, match="config.mesh.data: 1 .* over 2 slices"):
+        partition.make_mesh(dict(data=1, fsdp=-1, tensor=1), devices)
+
+
+@pytest.mark.parametrize("name", ["v6e:4x4", "v4:2x2x4", "v5p:2x2x4"])
+def test_a_mesh_may_split_an_axis_of_the_torus(name):
+    pytest.importorskip("libtpu")
+    devices, _ = topologies.get_devices(name, say=str)
+    mesh = partition.make_mesh(dict(data=2, fsdp=2, tensor=4), devices)
+    assert {d.id for d in mesh.devices.flat} == {d.id for d in devices}
+    assert mesh.devices.shape == (2, 2, 4) and len(devices) == 16
 
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch):

@@ -55,7 +55,7 @@ class ContextPrediction(nn.Module):
         # Never symmetric: the centre is always the first half.
         x = jnp.concatenate([centre, neighbour], axis=-1)
         x = layers.dense(encoder.width, style, "pair_embed")(x)
-        x = nn.gelu(x, approximate=style.gelu == "tanh")
+        x = layers.gelu(x, style)
         return heads.logits(SIDE**2 - 1, style, "head")(x)
 
 

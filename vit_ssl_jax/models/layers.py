@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.models import fused
+from vit_ssl_jax.models.attention import attend
+from vit_ssl_jax.models.dense import POLICY, Dense, gelu, is_low
 
 
 def torch_uniform(fan_in):
@@ -104,14 +106,14 @@ def norm(style, name, bias_init=_ZERO):
     )
 
 
-def dense(features, style, name, kernel_init=None, bias_init=_ZERO, axis=-1):
-    """Dense layer with bias in the style's dtype; parameters stay float32."""
-    return nn.DenseGeneral(
-        features,
-        axis=axis,
-        dtype=style.dtype,
-        kernel_init=kernel_init or style.initial.dense,
-        bias_init=bias_init,
+def dense(features, style, name, kernel_init=None, bias_init=_ZERO, axes=1):
+    """Dense layer from the last `axes` axes to `features`, in the style's dtype."""
+    return Dense(
+        features if isinstance(features, tuple) else (features,),
+        axes,
+        style.dtype,
+        kernel_init or style.initial.dense,
+        bias_init,
         name=name,
     )
 
@@ -133,12 +135,7 @@ class Attention(nn.Module):
         width, style, bias = x.shape[-1], self.style, self.style.initial.bias
         shape = (3, self.heads, width // self.heads)
         qkv = dense(shape, style, "qkv", bias_init=bias)(x)
-        q, k, v = jnp.moveaxis(qkv, -3, 0)  # each [B N A E]
-        # The library's softmax is in float32, its scale E^-1/2.
-        out = jax.nn.dot_product_attention(
-            q, k, v, mask=None if valid is None else valid[:, None, None, :]
-        )
-        return dense(width, style, "out", bias_init=bias, axis=(-2, -1))(out)
+        return dense(width, style, "out", bias_init=bias, axes=2)(attend(qkv, valid))
 
 
 class MLP(nn.Module):
@@ -152,7 +149,7 @@ class MLP(nn.Module):
     def __call__(self, x, train):
         bias = self.style.initial.mlp_bias
         h = dense(self.hidden, self.style, "up", bias_init=bias)(x)
-        h = nn.gelu(h, approximate=self.style.gelu == "tanh")
+        h = gelu(h, self.style)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         return dense(x.shape[-1], self.style, "down", bias_init=bias)(h)
 
@@ -222,9 +219,10 @@ class Blocks(nn.Module):
                 fused.draw_noise(self, len(x), train),
             )
             return fused.run(block, x.astype(jnp.float32), valid, noise, fast), None
-        block = Block
-        if self.style.remat != "none":
-            policy = REMAT[self.style.remat]
+        block, policy = Block, REMAT[self.style.remat]
+        if is_low(self.style.dtype) and self.style.remat != "full":
+            policy = POLICY
+        if policy:
             block = nn.remat(Block, policy=policy, prevent_cse=False)
         scanned = nn.scan(
             block,

@@ -14,7 +14,15 @@ import jax
 
 from vit_ssl_jax import build
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.plan import buffers, collectives, hlo, parts, topologies, validity
+from vit_ssl_jax.plan import (
+    buffers,
+    collectives,
+    contracts,
+    hlo,
+    parts,
+    topologies,
+    validity,
+)
 
 LARGEST = 12  # arrays that are named
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -50,11 +58,15 @@ def plan(config, topology="devices", say=print):
     start = time.perf_counter()
     compiled, refusal = compile_step(run)
     found["compile_seconds"] = round(time.perf_counter() - start, 1)
-    module = costs = None
+    module = costs = breaches = None
     if compiled:
         text = compiled.as_text()
         module = hlo.parse(text)
         costs = kernel_costs(text, module, chip, say)
+    if compiled and chip:
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        breaches = contracts.violations(text, dtype=config.vit.dtype, slices=slices)
+    found["violations"] = breaches
     found |= measure_memory(run, compiled, refusal, found["hbm_bytes"])
     found |= read_buffers(module)
     found |= read_cycles(module, costs, chip, found)

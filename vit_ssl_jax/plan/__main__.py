@@ -29,6 +29,15 @@ BUDGET = flags.DEFINE_float(
 def run(config, topology, json_path):
     """The command: prints the plan; status 1 where it doesn't fit."""
     out = check_writable(json_path)
+    if "tasks" in config:
+        raise UserError(
+            f"--config: {config.recipe} judges checkpoints; plan takes what trains"
+        )
+    if BATCH.value and not SEARCH.value:
+        raise UserError(
+            "--global_batch is for --search; else give --config.batch_size="
+            f"{BATCH.value}"
+        )
     if topology not in ("", "devices"):
         jax.config.update("jax_platforms", "cpu")  # a slice needs no device at hand
     if SEARCH.value:

@@ -57,7 +57,7 @@ def find(module, mesh, cost=None, slices=None):
             row |= dict(asynchronous=end != item.name)
             row |= dict(between_slices=bool((at[members] != at[members[:, :1]]).any()))
             row |= dict(hidden=hlo.cycles_between(module, place, item.name, end, cost))
-            rows.append(row | dict(source=inner.source or item.source or item.name))
+            rows.append(row | dict(source=inner.source or item.source or _bare(item)))
     return rows
 
 
@@ -78,7 +78,12 @@ def _between_slices(item, place, count, module, slices, cost):
     row = dict(kind=kind, axis="slices", bytes=size, count=count)
     row |= dict(wire=wire(kind, size, several), asynchronous=True, between_slices=True)
     row |= dict(hidden=hlo.cycles_between(module, place, item.name, end, cost))
-    return row | dict(source=item.source or item.name)
+    return row | dict(source=item.source or _bare(item))
+
+
+def _bare(item):
+    """An instruction's name without its number, so that rows alike can be merged."""
+    return re.sub(r"[.\d]+$", "", item.name)
 
 
 def _kind(item):

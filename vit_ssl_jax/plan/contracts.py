@@ -9,25 +9,27 @@ from vit_ssl_jax.plan.parts import MATMULS
 GATHERS = {"all-gather", "all-gather-start", "all-to-all", "ragged-all-to-all"}
 HOST_OPCODES = {"infeed", "outfeed"}
 HOST_TARGETS = re.compile(r"callback|MoveToHost|MoveToDevice|PinToHost", re.IGNORECASE)
+BETWEEN_SLICES = "_xla_megascale_"  # collectives of slices, by way of their hosts
 HOST_SPACE = 5  # S(5) in a layout
 # Scopes whose matmuls are float32 by design: crops, filters and colours of images, and
 # the resampling of position embeddings.
 FLOAT32_SCOPES = re.compile(r"(?:^|[/(])(?:views|jit\(_resize\))(?:[/)]|$)")
 
 
-def violations(hlo_text, *, dtype):
+def violations(hlo_text, *, dtype, slices=1):
     """All breaches of the contracts by a train step: sentences, empty if there's none.
 
-    `hlo_text` is the optimised program's, `dtype` the model's (`config.vit.dtype`).
+    `hlo_text` is the optimised program's, for so many `slices`; `dtype` is the model's
+    (`config.vit.dtype`).
     """
     module = hlo.parse(hlo_text)
-    found = gathered_activations(module) + host_transfers(module)
+    found = gathered_activations(module, slices) + host_transfers(module)
     if dtype == "bfloat16":
         found += float32_matmuls(module)
     return found + copied_state(module)
 
 
-def gathered_activations(module):
+def gathered_activations(module, slices=1):
     """All-gathers and all-to-alls of what is neither a parameter's shard nor small.
 
     Under FSDP a chip gathers parameters, one layer of them at a time; whatever else it
@@ -37,6 +39,13 @@ def gathered_activations(module):
     gathering these moves less than reducing it.
     """
     shards, small = parameter_shards(module), vector_elements(module)
+    if slices > 1:  # gathered between slices first, as another or a longer axis
+        longer = (
+            sizes_of((*shard[:i], slices * shard[i], *shard[i + 1 :]))
+            for shard in shards
+            for i in range(len(shard))
+        )
+        shards |= {sizes_of((*shard, slices)) for shard in shards} | {*longer}
     found = []
     for items in module.computations.values():
         types = {item.name: item.arrays for item in items}
@@ -115,11 +124,16 @@ def float32_matmuls(module):
 
 
 def host_transfers(module):
-    """Whatever moves data between a chip and its host within the step."""
+    """Whatever moves data between a chip and its host within the step.
+
+    What slices exchange over their hosts' network is a collective, not a transfer.
+    """
     found = []
     for items in module.computations.values():
         for item in items:
-            sends = "is_host_transfer=true" in item.attributes
+            sends = item.opcode in ("send", "recv")
+            sends = sends and "is_host_transfer=true" in item.attributes
+            sends = sends and BETWEEN_SLICES not in item.attributes
             there = any(array.space == HOST_SPACE for array in item.arrays)
             calls = HOST_TARGETS.search(item.target)
             if item.opcode in HOST_OPCODES or sends or there or calls:

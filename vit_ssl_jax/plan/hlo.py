@@ -89,7 +89,8 @@ class Module:
     def trips(self, loop):
         """How often a `while` runs its body; None where the text doesn't say.
 
-        Loops count from 0 by 1 to the one constant in their condition.
+        Loops count from 0 to the one constant in their condition, by the constant that
+        their body adds: 1, or more where the compiler unrolled it.
         """
         known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
@@ -97,12 +98,36 @@ class Module:
         condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)[1]
         items = list(self.computations[condition])
         items += [item for outer in list(items) for item in self.inner(outer)]
-        limits = {
-            int(item.operands)
-            for item in items
-            if item.opcode == "constant" and re.fullmatch(r"[su]32\[\]\S*", item.type)
-        }
-        return limits.pop() if len(limits) == 1 else None
+        limits, places = _integers(items), set()
+        for item in items:
+            places |= set(re.findall(r"\bindex=(\d+)", item.attributes))
+        if len(limits) != 1 or len(places) != 1:
+            return None
+        step = self._step(loop, int(places.pop()))
+        return -(-limits.pop() // step) if step else None
+
+    def _step(self, loop, place):
+        """What a loop's body adds to its variable number `place`; None: unknown."""
+        body = re.search(r"\bbody=%([\w.\-]+)", loop.attributes)[1]
+        items = {item.name: item for item in self.computations[body]}
+        root = next(item for item in items.values() if item.root)
+        if root.opcode != "tuple":
+            return None
+        made = items[root.inputs[place]]
+        while made.opcode in ("copy", "bitcast"):
+            made = items[made.inputs[0]]
+        used = [items[name] for name in made.inputs] if made.opcode == "add" else []
+        steps = _integers([*used, *self.inner(made)])
+        return steps.pop() if len(steps) == 1 else None
+
+
+def _integers(items):
+    """Values of the scalar integer constants among instructions: a set."""
+    return {
+        int(item.operands)
+        for item in items
+        if item.opcode == "constant" and re.fullmatch(r"[su]32\[\]\S*", item.type)
+    }
 
 
 def parse(text):

@@ -17,7 +17,7 @@ from vit_ssl_jax import command, methods
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan.report import GIB
 
-SLICES = ("v4:2x4x4", "v5e:4x4", "v5e:16x16", "v5p:2x2x4", "v6e:4x4")
+SLICES = ("v4:2x2x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x4", "v6e:4x4")
 SIZES = ("b", "l", "h")
 # Tried in turn until one fits: the recipe as it is, its state and batch spread, and that
 # with activations computed anew and micro-batches.
@@ -31,6 +31,26 @@ LADDER = (
         "--config.vit.remat=full",
         "--config.accum=4",
     ),
+)
+
+LEGEND = (
+    "Memory of a chip, model FLOPs as a share of its peak, images a second of the slice: "
+    "estimates. The recipe as it is, or with F: config.mesh.fsdp over all chips, R: "
+    "config.vit.remat=full, A: config.accum=4. `no`: not even with all three."
+)
+# Of a cell whose plan failed, too; see `plan.plan`.
+KEYS = (
+    "chips",
+    "hbm_bytes",
+    "argument_bytes",
+    "temp_bytes",
+    "total_bytes",
+    "model_flops_per_image",
+    "cycles_per_image",
+    "peak_fraction",
+    "collectives",
+    "compile_seconds",
+    "parts",
 )
 
 
@@ -76,14 +96,14 @@ def measure(recipe, topology):
     tried = []
     for changes in LADDER:
         found = plan_apart(recipe, topology, changes)
-        tried.append(dict(overrides=changes, total_bytes=found.get("total_bytes")))
-        if found.get("fits"):
+        tried.append(dict(overrides=changes, total_bytes=found["total_bytes"]))
+        if found["fits"] or "error" in found:  # less memory mends no error
             break
     return found | dict(overrides=list(changes), tried=tried)
 
 
 def plan_apart(recipe, topology, changes):
-    """The JSON of `python -m vit_ssl_jax.plan`, or `{fits: False, error: text}`."""
+    """The JSON of `python -m vit_ssl_jax.plan`; if it fails, None but for `error`."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "plan.json"
         done = subprocess.run(
@@ -99,19 +119,20 @@ def plan_apart(recipe, topology, changes):
         if file.exists():
             return json.loads(file.read_text())
     lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-    return dict(fits=False, recipe=recipe, topology=topology, error=lines[-1])
+    nothing = dict.fromkeys(KEYS) | dict(fits=False, recipe=recipe, topology=topology)
+    return nothing | dict(error=lines[-1].removeprefix("error: "))
 
 
 def cell(found):
-    """A cell in few words: memory, share of peak, images a second of the whole slice."""
+    """A cell in few words, see LEGEND."""
     if "error" in found:
-        return found["error"]
-    how = ["", " (fsdp)", " (fsdp, full)", " (fsdp, full, accum 4)"]
+        return f"error: {found['error'][:80]}".replace("|", "/")
+    how = ["", " F", " FR", " FRA"][len(found["tried"]) - 1]
     size = f"{found['total_bytes'] / GIB:.1f} of {found['hbm_bytes'] / GIB:.1f} GiB"
     if not found["fits"]:
         return f"no: {size}"
-    speed = f"{found['peak_fraction']:.2f} of peak, {found['images_per_second']:.0f}/s"
-    return f"{size}, {speed}{how[len(found['tried']) - 1]}"
+    speed = f"{found['peak_fraction']:.2f}, {found['images_per_second']:.0f}/s"
+    return f"{size}, {speed}{how}"
 
 
 def table(out):
@@ -123,7 +144,7 @@ def table(out):
             file = out / f"{recipe}-{topology.replace(':', '_')}.json"
             row.append(cell(json.loads(file.read_text())) if file.exists() else "")
         lines.append("| " + " | ".join([recipe, *row]) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", LEGEND])
 
 
 def run(out, budget, only):

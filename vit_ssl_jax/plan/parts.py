@@ -119,9 +119,10 @@ def kernel_rows(module, costs):
             continue
         c, part = costs[item.name], part_of(item, module)
         row = dict(name=c.name, part=part, cycles=c.cycles, bundles=c.bundles)
-        row |= dict(bytes=c.bytes, grid_steps=c.grid_steps)
+        row |= dict(bytes=c.bytes, grid_steps=c.grid_steps, spills=c.spills)
         key = tuple(row.values())
-        rows.setdefault(key, row | {"executions": 0})["executions"] += times
+        row |= dict(units=c.units, executions=0)
+        rows.setdefault(key, row)["executions"] += times
     return sorted(rows.values(), key=lambda r: -r["cycles"] * r["executions"])
 
 

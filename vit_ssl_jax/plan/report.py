@@ -46,6 +46,14 @@ def memory(found):
     yield verdict(found)
     if found["refusal"]:
         yield f"the compiler says: {found['refusal']}"
+    if found["violations"]:
+        yield "CONTRACTS BROKEN (plan/contracts.py):"
+        yield from (f"  {line}" for line in found["violations"])
+    elif found["violations"] is not None:
+        yield (
+            "contracts kept: no activation gathered, no float32 matmul in bfloat16, no "
+            "host transfer"
+        )
     if found["not_donated"] is not None:
         kept = found["not_donated"]
         yield (
@@ -156,9 +164,15 @@ def kernels(found):
         yield (
             f"  {row['name']:<28}{row['part']:<18}{row['executions']:>5} x "
             f"{row['cycles']} cycles ({row['bundles']} bundles, {row['bytes']} bytes, "
-            f"{row['grid_steps']} grid steps): {per_image / found['batch_size']:.0f} an "
-            "image"
+            f"{row['grid_steps']} grid steps; {busy(row['units'])}; {row['spills']} "
+            f"spills): {per_image / found['batch_size']:.0f} an image"
         )
+
+
+def busy(units):
+    """The three units of a core that a kernel keeps busiest, with their shares."""
+    first = sorted(units.items(), key=lambda pair: -pair[1])[:3]
+    return ", ".join(f"{unit} {100 * share:.0f} %" for unit, share in first)
 
 
 def speed(found):

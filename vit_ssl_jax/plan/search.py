@@ -19,7 +19,7 @@ def search(config, topology, batch_size, budget, say=print):
     Candidates are all mesh shapes of the slice (sizes a power of two apart, at most 4
     over heads) x config.vit.remat x config.accum for `batch_size` images a step, the
     likely fastest first; those that need more memory than one that didn't fit are left
-    out. Keys: fits, best (the row, or None), overrides (flags), rows, left (candidates
+    out, and what a row of their mesh makes unlikely to be best comes last. Keys: fits, best (the row, or None), overrides (flags), rows, left (candidates
     that the budget didn't reach). Raises UserError without a slice, and where no
     candidate divides the batch.
     """
@@ -34,10 +34,11 @@ def search(config, topology, batch_size, budget, say=print):
             "multiple of it"
         )
     rows, problems, start = [], [], time.perf_counter()
+    say(HEAD)
     while open_list and (not rows or time.perf_counter() - start < budget):
         choice = open_list.pop(0)
         try:
-            row = measure(config, topology, batch_size, choice, say)
+            row = measure(config, topology, batch_size, choice)
         except UserError as error:  # heads that the mesh doesn't divide, say
             problems.append(error)
             continue
@@ -45,6 +46,7 @@ def search(config, topology, batch_size, budget, say=print):
         say(line(row))
         if not row["fits"]:
             open_list = [other for other in open_list if not needs_more(other, choice)]
+        open_list.sort(key=lambda other: is_unlikely(other, row, chip.hbm_bytes))
     if not rows:
         raise problems[0]
     fitting = [row for row in rows if row["fits"]]
@@ -89,19 +91,40 @@ def expected(choice):
 
 def needs_more(other, choice):
     """Whether `other` needs at least the memory of `choice`, on the same mesh."""
-    same = all(other[axis] == choice[axis] for axis in ("data", "fsdp", "tensor"))
     heavier = REMAT[other["remat"]] <= REMAT[choice["remat"]]
-    return same and heavier and other["accum"] <= choice["accum"]
+    return on_same_mesh(other, choice) and heavier and other["accum"] <= choice["accum"]
 
 
-def measure(config, topology, batch_size, choice, say):
+def on_same_mesh(other, choice):
+    """Whether two choices lay arrays out alike."""
+    return all(other[axis] == choice[axis] for axis in ("data", "fsdp", "tensor"))
+
+
+def is_unlikely(other, row, hbm_bytes):
+    """Whether `row`, on the same mesh, tells that `other` won't be the best.
+
+    It computes more than one that fits, or its smaller micro-batches, to which
+    temporaries are in proportion, don't make it small enough.
+    """
+    if not on_same_mesh(other, row):
+        return False
+    if row["fits"]:
+        more = REMAT[other["remat"]] >= REMAT[row["remat"]]
+        return more and other["accum"] >= row["accum"]
+    temporaries = row["temp_bytes"] * row["accum"] / other["accum"]
+    too_large = row["argument_bytes"] + temporaries > hbm_bytes
+    return other["remat"] == row["remat"] and too_large
+
+
+def measure(config, topology, batch_size, choice):
     """A row of the table: the choice and what its plan says."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.accum = batch_size, choice["accum"]
     config.vit.remat = choice["remat"]
     config.mesh.update({axis: choice[axis] for axis in ("data", "fsdp", "tensor")})
-    found = plan(config, topology, say)
-    keys = ("fits", "total_bytes", "cycles_per_image", "peak_fraction")
+    found = plan(config, topology, say=lambda text: None)
+    keys = ("fits", "argument_bytes", "temp_bytes", "total_bytes")
+    keys += ("cycles_per_image", "peak_fraction")
     keys += ("seconds_per_step", "images_per_second", "compile_seconds")
     exposed = (
         found["communication"]["exposed_share"] if found["communication"] else None

@@ -9,6 +9,7 @@ import re
 import jax
 from jax.experimental import topologies as jax_topologies
 
+from vit_ssl_jax.command import NO_CLOUD
 from vit_ssl_jax.errors import UserError
 
 
@@ -126,14 +127,8 @@ EXAMPLES = {
     "tpu7x": "tpu7x:2x2x1",
 }
 NAME = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
-ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",  # away from the cloud there is no metadata server
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # no device is held, so several may compile
-    "TPU_WORKER_HOSTNAMES": "localhost",  # these two keep it from asking and complaining
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
+# No device is held, so several processes may compile at once.
+ENVIRONMENT = NO_CLOUD | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
 
 
 def get_devices(name, say=print):

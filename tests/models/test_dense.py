@@ -1,0 +1,92 @@
+"""Dense layers: numbers, gradients, parameters, and what a CPU keeps in bfloat16."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_ssl_jax.models import dense, device
+
+LEADS, INNER = [(1, 1), (2, 5), (8,)], [(1,), (16,), (2, 8)]
+OUTER = [(1,), (10,), (3, 2, 8)]
+SHAPES = list(itertools.product(LEADS, INNER, OUTER))
+
+
+def layer(inner, outer, dtype):
+    """A layer, and flax's of the same sizes."""
+    init = nn.initializers.xavier_uniform(), nn.initializers.normal(0.1)
+    axes = tuple(range(-len(inner), 0))
+    theirs = nn.DenseGeneral(
+        outer, axis=axes, dtype=dtype, kernel_init=init[0], bias_init=init[1]
+    )
+    return dense.Dense(outer, len(inner), dtype, *init), theirs
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("dtype, size", [("float32", 2e-6), ("bfloat16", 3e-2)])
+def test_layer_and_gradients_are_flax_s(monkeypatch, platform, dtype, size):
+    """In all ranks, for XLA for CPU refuses some products of bfloat16."""
+    monkeypatch.setattr(device, "platform", lambda: platform)
+    for i, (lead, inner, outer) in enumerate(SHAPES):
+        ours, theirs = layer(inner, outer, dtype)
+        x = np.float32(np.random.default_rng(i).normal(size=(*lead, *inner)))
+        params = ours.init(jax.random.key(i), x)
+        jax.tree.map(
+            np.testing.assert_array_equal, params, theirs.init(jax.random.key(i), x)
+        )
+
+        def loss(params, x, model):
+            out = model.apply(params, x)
+            assert out.dtype == dtype
+            return jnp.sum(jnp.sin(out.astype(jnp.float32)))
+
+        grad = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+        found, expected = grad(params, x, ours), grad(params, x, theirs)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert a.dtype == b.dtype == jnp.float32
+            np.testing.assert_allclose(a, b, atol=size * max(1, np.abs(b).max()))
+
+
+def test_low_gradients_of_parameters_are_not_rounded():
+    """Of exact bfloat16 inputs the products' sums come out in full."""
+    rng = np.random.default_rng(0)
+    x, grad = (rng.integers(-8, 9, (3, 40, n)) for n in (24, 16))
+    kernel, bias = jnp.zeros((24, 16)), jnp.zeros(16)
+    low = jnp.asarray(x, jnp.bfloat16)
+    _, pull = jax.vjp(dense.affine, low, kernel, bias)
+    _, d_kernel, d_bias = pull(jnp.asarray(grad, jnp.bfloat16))
+    np.testing.assert_array_equal(d_kernel, np.einsum("bnc,bnf->cf", x, grad))
+    np.testing.assert_array_equal(d_bias, grad.sum((0, 1)))
+    assert np.any(d_kernel != d_kernel.astype(jnp.bfloat16).astype(jnp.float32))
+
+
+def test_keep_is_the_identity_and_keeps_bits_alone():
+    x = jnp.asarray(np.linspace(-3, 3, 12).reshape(3, 4), jnp.bfloat16)
+    np.testing.assert_array_equal(dense.keep(x), x)
+
+    @jax.jit
+    def saved(x):
+        def twice(x):
+            return jnp.sin(dense.keep(jnp.sin(x)))
+
+        return jax.vjp(jax.checkpoint(twice, policy=dense.POLICY), x)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(saved, x))
+    assert sorted(leaf.dtype.name for leaf in kept) == ["bfloat16", "uint16"]
+    (grad,) = saved(x)(jnp.ones_like(x))
+    inner = np.sin(np.float32(x))
+    np.testing.assert_allclose(
+        np.float32(grad), np.cos(inner) * np.cos(np.float32(x)), atol=2e-2
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype, platform, expected",
+    [("bfloat16", "cpu", 1), ("float32", "cpu", 0), ("bfloat16", "gpu", 0)],
+)
+def test_low_is_bfloat16_on_a_cpu(monkeypatch, dtype, platform, expected):
+    monkeypatch.setattr(device, "platform", lambda: platform)
+    assert dense.is_low(dtype) == bool(expected)
