@@ -78,6 +78,11 @@ def place_devices(sizes, devices):
             f"config.mesh.data: {data} doesn't divide over {slices} slices; only data "
             f"may reach across them, so make it a multiple of {slices}"
         )
+    if fsdp > 1:
+        raise UserError(
+            f"config.mesh.fsdp: {fsdp} over {slices} slices makes today's TPU compiler "
+            "abort; use fsdp=1 there: the optimiser's moments are split all the same"
+        )
     return mesh_utils.create_hybrid_device_mesh(
         (data // slices, fsdp, tensor),
         (slices, 1, 1),

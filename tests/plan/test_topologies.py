@@ -54,9 +54,11 @@ def test_devices_at_hand_have_no_chip_here():
 def test_several_slices_lie_along_data():
     pytest.importorskip("libtpu")
     devices, _ = topologies.get_devices("2*v5e:2x2", say=str)
-    mesh = partition.make_mesh(dict(data=-1, fsdp=2, tensor=1), devices)
+    mesh = partition.make_mesh(dict(data=-1, fsdp=1, tensor=2), devices)
     slices = [[d.slice_index for d in row.flat] for row in mesh.devices]
     assert slices == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(UserError, match="config.mesh.fsdp: 2 over 2 slices"):
+        partition.make_mesh(dict(data=-1, fsdp=2, tensor=1), devices)
     with pytest.raises(UserError, match="config.mesh.data: 1 .* over 2 slices"):
         partition.make_mesh(dict(data=1, fsdp=-1, tensor=1), devices)
 

@@ -11,7 +11,8 @@ from vit_ssl_jax.kernels import calls, parts
 def project(layer, x, weights, out, *, tile, eps, interpret=False):
     """`LayerNorm(x) @ kernel + bias` of this layer, `[L R D] -> out [L R F]` bfloat16.
 
-    `weights`: scale, offset `[L 1 D]` float32, the kernel transposed `[L F D]` bfloat16, bias `[L 1 F]`.
+    `weights`: scale and offset `[L 1 D]` float32, the kernel transposed `[L F D]`
+    bfloat16, bias `[L 1 F]`.
     """
     _, count, width = x.shape
     return calls.call(

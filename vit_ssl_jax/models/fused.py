@@ -14,6 +14,7 @@ from vit_ssl_jax import partition
 from vit_ssl_jax.kernels import stack
 from vit_ssl_jax.kernels.attention import NEVER
 
+LEAST = 0.5  # of a product's rows that must be of use
 LONGEST = 640  # tokens: the scores of a head stay in VMEM
 # By the name of the device: memory beside a core that kernels may use, in bytes; and
 # whether its matrix units are so fast that loops in kernels hold them up.
@@ -58,8 +59,8 @@ def choose(blocks, shape):
 def choose_tile(rows, width, hidden, room):
     """Rows at a time: of the divisors of `rows` that fit, the one that wastes least.
 
-    None where none does. The MLP's way back needs the most memory: its weights in
-    bfloat16 and their gradients in float32, and tiles of rows.
+    None where none does, or all waste too much. The MLP's way back needs the most
+    memory: its weights in bfloat16 and their gradients in float32, and tiles of rows.
     """
     weights = (width * width + 2 * width * hidden) * 6
 
@@ -72,6 +73,7 @@ def choose_tile(rows, width, hidden, room):
     if rows < 128:
         return rows if fits(128) else None
     tiles = [t for t in range(512, 0, -8) if rows % t == 0 and fits(t)]
+    tiles = [t for t in tiles if useful(t) >= LEAST]
     return max(tiles, key=useful, default=None)
 
 
