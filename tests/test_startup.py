@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from tests import runs
-from vit_ssl_jax import build, startup
+from vit_ssl_jax import build, startup, step
 
 
 @pytest.fixture
@@ -92,15 +92,14 @@ def test_a_folder_that_is_named_stays(settings, monkeypatch, tmp_path):
 def test_the_cache_is_in_the_home_folder_otherwise(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     home = os.path.expanduser("~")
-    assert str(startup.cache_folder()) == f"{home}/.cache/vit_ssl_jax/xla"
+    assert str(startup.cache_folder("xla")) == f"{home}/.cache/vit_ssl_jax/xla"
 
 
 def lowered(method, depth, unroll=1):
     """Text of the train step's StableHLO for a ViT of `depth` blocks."""
     config = runs.small(method, vit__variant=f"{depth}x32x2/4", vit__unroll=unroll)
     program = build.make_run(config).program
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return program.step.lower(program.state, program.batch, key).as_text()
+    return step.lower(program).as_text()
 
 
 @pytest.mark.parametrize("method", ["mae", "ijepa"])

@@ -68,6 +68,16 @@ def calm_libtpu():
             os.environ.setdefault(key, value)
 
 
+def json_file(path):
+    """The file of `--json=PATH`, or None; raises UserError if its folder isn't there."""
+    if not path:
+        return None
+    out = pathlib.Path(path)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"--json: {path} can't be written; name a file in a folder")
+    return out
+
+
 def find_config(argument):
     """`--config=configs/x.py[:arg]`: also found in the installed package."""
     flag, _, value = argument.partition("=")

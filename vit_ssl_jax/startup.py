@@ -23,16 +23,16 @@ def use_cache():
     """
     if jax.config.jax_compilation_cache_dir or jax.default_backend() == "cpu":
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         name = "jax_persistent_cache_min_compile_time_secs"
         jax.config.update(name, WORTH_KEEPING)
 
 
-def cache_folder():
-    """Where programs are kept unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+def cache_folder(name):
+    """Our own `name` in the user's cache folder: `xla` for compiled programs."""
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "vit_ssl_jax" / "xla"
+    return pathlib.Path(root) / "vit_ssl_jax" / name
 
 
 class CacheWatch:

@@ -194,6 +194,13 @@ def _lower(function, mesh, *args):
         return function.lower(*args)
 
 
+def lower(program):
+    """The step of a `Program` lowered for its own shapes: `.compile()` needs no data."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=program.replicated)
+    return program.step.lower(program.state, program.batch, key)
+
+
 def put_batch(batch, mesh):
     """Sends this process's share of a batch (numpy) to the devices."""
     sharding = partition.batch_sharding(mesh)

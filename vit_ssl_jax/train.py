@@ -129,14 +129,14 @@ def loop(s, state):
     key = jax.device_put(jax.random.key(config.seed), run.program.replicated)
     start = int(state.step)
     batches = inputs.open_batches(config, s.source, start)
-    meter = Meter(start)
+    meter, watch = Meter(start), startup.CacheWatch()
     for done in range(start + 1, run.steps + 1):
         if s.asked:
             break
         with meter.waiting():
             batch = next(batches)
         batch = step.put_batch(batch, run.mesh)
-        with startup.CacheWatch() as watch:
+        with watch if done == start + 1 else contextlib.nullcontext():
             state, metrics = advance(s, state, batch, key, done)
         log.advance()
         if done == start + 1:

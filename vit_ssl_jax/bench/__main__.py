@@ -5,13 +5,11 @@ step in PyTorch, too, taking turns, eager and compiled (`torch` is an optional e
 """
 
 import json
-import pathlib
 import sys
 
 from absl import flags
 
 from vit_ssl_jax import command
-from vit_ssl_jax.errors import UserError
 
 STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed.", 2)
 TWIN = flags.DEFINE_bool("twin", False, "Time the same step in PyTorch, too.")
@@ -22,9 +20,7 @@ def run(config, json_path):
     from vit_ssl_jax import startup  # after the flags: a typo answers at once
     from vit_ssl_jax.bench import report
 
-    out = pathlib.Path(json_path) if json_path else None
-    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise UserError(f"--json: {out} can't be written; name a file in a folder")
+    out = command.json_file(json_path)
     startup.use_cache()
     found = report.measure(config, STEPS.value, TWIN.value)
     print(report.describe(found))

@@ -32,8 +32,8 @@ def prepare(config):
     """
     run = build.make_run(config)
     begun = time.perf_counter()
-    program, key = run.program, jax.eval_shape(lambda: jax.random.key(0))
-    lowered = program.step.lower(program.state, program.batch, key)
+    program = run.program
+    lowered = step.lower(program)
     traced = time.perf_counter()
     with startup.CacheWatch() as watch:
         compiled = lowered.compile()

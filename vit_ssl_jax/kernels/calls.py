@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+VMEM = 120 * 2**20  # bytes that a kernel may use
+
 
 def rows(tile, width):
     """A tile of rows of `[R width]`."""
@@ -99,6 +101,3 @@ def zero_at_start(*refs):
     def _():
         for ref in refs:
             ref[...] = jnp.zeros_like(ref)
-
-
-VMEM = 120 * 2**20

@@ -210,14 +210,10 @@ class Blocks(nn.Module):
 
         Block i drops its branches with probability `droppath * i / (L - 1)`.
         """
-        fast = (
-            None if collect or self.is_initializing() else fused.choose(self, x.shape)
-        )
-        if fast:
-            block, noise = (
-                self.variables["params"]["block"],
-                fused.draw_noise(self, len(x), train),
-            )
+        fast = fused.choose(self, x.shape)
+        if fast and not collect and not self.is_initializing():
+            block = self.variables["params"]["block"]
+            noise = fused.draw_noise(self, len(x), train)
             return fused.run(block, x.astype(jnp.float32), valid, noise, fast), None
         block, policy = Block, REMAT[self.style.remat]
         if is_low(self.style.dtype) and self.style.remat != "full":

@@ -12,7 +12,7 @@ import time
 
 import jax
 
-from vit_ssl_jax import build
+from vit_ssl_jax import build, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan import (
     buffers,
@@ -100,9 +100,7 @@ def compile_step(run):
 
     Raises UserError for whatever else the compiler refuses.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=run.program.replicated)
-    lowered = run.program.step.lower(run.program.state, run.program.batch, key)
+    lowered = step.lower(run.program)
     try:
         return lowered.compile(), None
     except jax.errors.JaxRuntimeError as error:

@@ -6,7 +6,6 @@ to run it that fits.
 """
 
 import json
-import pathlib
 import sys
 
 import jax
@@ -28,7 +27,7 @@ BUDGET = flags.DEFINE_float(
 
 def run(config, topology, json_path):
     """The command: prints the plan; status 1 where it doesn't fit."""
-    out = check_writable(json_path)
+    out = command.json_file(json_path)
     if "tasks" in config:
         raise UserError(
             f"--config: {config.recipe} judges checkpoints; plan takes what trains"
@@ -53,16 +52,6 @@ def run(config, topology, json_path):
     print(text)
     if not found["fits"]:
         sys.exit(f"error: {config.recipe} doesn't fit on {topology or 'the devices'}")
-
-
-def check_writable(path):
-    """The file for the JSON, or None; raises UserError if its folder isn't there."""
-    if not path:
-        return None
-    out = pathlib.Path(path)
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"--json: {path} can't be written; name a file in a folder")
-    return out
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import tempfile
 
 import numpy as np
 
+from vit_ssl_jax import startup
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan import alone, bundles, hlo, machine
 
@@ -90,7 +91,7 @@ def price(name, job, chip, log):
     versions = [importlib.metadata.version(p) for p in ("jax", "libtpu")]
     content = json.dumps([FORMAT, versions, job], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    path = cache_folder() / f"{digest}.json"
+    path = startup.cache_folder("kernels") / f"{digest}.json"
     if path.exists():
         found = json.loads(path.read_text())
     else:
@@ -108,12 +109,6 @@ def price(name, job, chip, log):
     )
     cycles = math.ceil(max(limits))
     return Cost(name=title, cycles=cycles, grid_steps=grid_steps(job), **found)
-
-
-def cache_folder():
-    """Where figures are kept, a few hundred bytes a kernel."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "vit_ssl_jax" / "kernels"
 
 
 def measure(title, job):

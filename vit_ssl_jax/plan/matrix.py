@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from vit_ssl_jax import command, methods
+from vit_ssl_jax import command, methods, workdir
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan.report import GIB
 
@@ -63,18 +63,21 @@ def fill(out, budget, only=(), say=print):
     """
     start = time.perf_counter()
     for recipe, topology in cells(only):
-        file = out / f"{recipe}-{topology.replace(':', '_')}.json"
+        file = cell_file(out, recipe, topology)
         if file.exists():
             continue
         if time.perf_counter() - start >= budget:
             say("the budget is used up; the same command goes on")
             break
         found = measure(recipe, topology)
-        temporary = file.with_suffix(".part")
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
-        temporary.replace(file)
+        workdir.replace(file, json.dumps(found, indent=2) + "\n")
         say(f"{recipe} {topology}: {cell(found)}")
     (out / "table.md").write_text(table(out) + "\n")
+
+
+def cell_file(out, recipe, topology):
+    """Where a cell is kept."""
+    return out / f"{recipe}-{topology.replace(':', '_')}.json"
 
 
 def cells(only=()):
@@ -141,7 +144,7 @@ def table(out):
     for recipe in dict.fromkeys(recipe for recipe, _ in cells()):
         row = []
         for topology in SLICES:
-            file = out / f"{recipe}-{topology.replace(':', '_')}.json"
+            file = cell_file(out, recipe, topology)
             row.append(cell(json.loads(file.read_text())) if file.exists() else "")
         lines.append("| " + " | ".join([recipe, *row]) + " |")
     return "\n".join([*lines, "", LEGEND])

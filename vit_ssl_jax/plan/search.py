@@ -19,9 +19,10 @@ def search(config, topology, batch_size, budget, say=print):
     Candidates are all mesh shapes of the slice (sizes a power of two apart, at most 4
     over heads) x config.vit.remat x config.accum for `batch_size` images a step, the
     likely fastest first; those that need more memory than one that didn't fit are left
-    out, and what a row of their mesh makes unlikely to be best comes last. Keys: fits, best (the row, or None), overrides (flags), rows, left (candidates
-    that the budget didn't reach). Raises UserError without a slice, and where no
-    candidate divides the batch.
+    out, and what a row of their mesh makes unlikely to be best comes last. Keys: fits,
+    best (the row, or None), overrides (flags), rows, left (candidates that the budget
+    didn't reach). Raises UserError without a slice, and where no candidate divides the
+    batch.
     """
     if topology in ("", "devices"):
         raise UserError("--search: only a TPU slice has estimates: give --topology")
