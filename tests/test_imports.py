@@ -29,13 +29,13 @@ FLOORS = [
         "flops",
         "startup",
     ],
-    ["models"],
+    ["models", "compiler"],
     ["methods"],
     ["step", "checkpoint", "data", "interop", "writer"],
     ["evaluators", "build", "pretrained", "inputs", "intro"],
     ["judged"],
     ["train", "evaluate", "results", "plan"],
-    ["main", "bench"],
+    ["main", "bench", "__main__"],
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # Parts that may import less than all that lies below.

@@ -95,18 +95,31 @@ SPLIT = ("fsdp", "data")
 
 
 def test_moments_are_split_over_all_that_share_the_batch(mesh):
-    """Over both axes where both divide the width, else over `fsdp`, else over none."""
+    """Over both axes where they divide a size together, else each where it can."""
     moments = functools.partial(spec_of, partition.MOMENTS, mesh)
-    assert moments(up_kernel=(8, 6)) == P(SPLIT, "tensor")
+    assert moments(up_kernel=(32, 6)) == P(SPLIT, "tensor")
     assert moments(up_kernel=(2, 6, 6)) == P(None, "fsdp", "tensor")
     assert moments(up_kernel=(7, 6)) == P(None, "tensor")
-    assert moments(up_kernel=(8, 5)) == P(SPLIT, None)
-    assert moments(out_kernel=(3, 2, 8, 12)) == P(None, "tensor", None, SPLIT)
+    assert moments(up_kernel=(32, 5)) == P(SPLIT, None)
+    assert moments(out_kernel=(3, 2, 32, 12)) == P(None, "tensor", SPLIT, None)
     assert moments(up_bias=(6,)) == P("tensor")
     assert moments(norm_scale=(8,)) == P()
     # The parameters themselves never are.
-    assert spec_of(partition.RULES, mesh, up_kernel=(8, 6)) == P("fsdp", "tensor")
-    assert spec_of(None, mesh, up_kernel=(8, 6)) == P("fsdp", "tensor")
+    assert spec_of(partition.RULES, mesh, up_kernel=(32, 6)) == P("fsdp", "tensor")
+    assert spec_of(None, mesh, up_kernel=(32, 6)) == P("fsdp", "tensor")
+
+
+def test_shards_fill_tiles_where_they_can():
+    """Of ViT-B on 8 chips; where nothing fills a tile, parameters are split all the same."""
+    mesh = partition.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
+    of = functools.partial(spec_of, None, mesh)
+    assert of(up_kernel=(768, 3072)) == P("fsdp", None)
+    assert of(down_kernel=(3072, 768)) == P("fsdp", None)
+    assert of(qkv_kernel=(768, 3, 12, 64)) == P(None, None, None, "fsdp")
+    assert of(qkv_kernel=(1024, 3, 16, 64)) == P(None, None, "fsdp", None)
+    assert of(out_kernel=(12, 64, 768)) == P(None, "fsdp", None)
+    assert of(out_kernel=(12, 60, 768)) == P(None, None, "fsdp")  # 96 of 128 lanes
+    assert of(up_kernel=(24, 36)) == P("fsdp", None)
 
 
 def test_a_program_lays_out_moments_alone_by_their_own_rules(tiny, mesh):
@@ -135,7 +148,7 @@ VIT_B = [name for name in runs.RECIPES if name.endswith("_vitb.py")]
 
 
 @pytest.mark.parametrize("name", VIT_B)
-def test_every_big_weight_of_a_vit_b_has_a_row(name):
+def test_every_big_weight_of_a_vit_b_has_a_row(name, mesh):
     config = runs.load(name)
     config.mesh.update(data=-1, fsdp=1, tensor=1)
     shapes = build.make_run(config).program.state.params
@@ -146,7 +159,7 @@ def test_every_big_weight_of_a_vit_b_has_a_row(name):
     }
     assert len(big) >= 4
     for path, x in big.items():
-        assert any(partition.spec(path, x.ndim)), f"{names(path)} {x.shape} has no row"
+        assert any(partition.spec(path, x.shape, mesh)), f"{names(path)} has no row"
 
 
 def test_an_axis_that_does_not_divide_stays_whole(mesh):
@@ -161,6 +174,8 @@ def test_an_axis_that_does_not_divide_stays_whole(mesh):
         ((-1, 2, 1), (4, 2, 1)),
         ((1, -1, 4), (1, 2, 4)),
         ((-1, 1, 1), (8, 1, 1)),
+        ((-1, -1, 1), (1, 8, 1)),
+        ((-1, -1, 2), (1, 4, 2)),
     ],
 )
 def test_one_mesh_size_may_be_left_open(sizes, shape):
@@ -170,7 +185,7 @@ def test_one_mesh_size_may_be_left_open(sizes, shape):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 8), (-2, 2, 2)]
+    "sizes", [(3, 1, 1), (-1, 2, -1), (-1, -1, -1), (-1, 3, 1), (0, 1, 8), (-2, 2, 2)]
 )
 def test_bad_mesh_sizes_are_refused(sizes):
     with pytest.raises(UserError, match="config.mesh"):

@@ -34,6 +34,7 @@ def start(run, optional=(), **texts):
             config_flags.DEFINE_config_file(name, None, text)
         else:
             flags.DEFINE_string(name, "" if name in optional else None, text)
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     needed = [name for name in texts if name not in optional]
     flags.mark_flags_as_required(needed)
 

@@ -32,7 +32,7 @@ def _of_equation(equation):
         return _of_matmul(equation)
     if name == "conv_general_dilated":
         return _of_convolution(equation)
-    inner = [_of_jaxpr(body) for body in _bodies(params)]
+    inner = [_of_jaxpr(body) for body in bodies(params)]
     if not any(inner):
         return 0
     if name == "scan":
@@ -40,7 +40,7 @@ def _of_equation(equation):
     if name == "cond":
         return max(inner)
     if name == "shard_map":  # its body sees one device's shapes
-        axes = params["newly_manual_axes"]
+        axes = params.get("newly_manual_axes", params.get("manual_axes"))
         return math.prod(params["mesh"].shape[axis] for axis in axes) * sum(inner)
     if name in ENTERED:
         return sum(inner)
@@ -63,7 +63,7 @@ def _of_convolution(equation):
     return 2 * math.prod(out) * math.prod(kernel[i] for i in numbers.rhs_spec[1:])
 
 
-def _bodies(params):
+def bodies(params):
     """The jaxprs among an equation's parameters."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):

@@ -11,17 +11,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vit_ssl_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
+SPREAD = 8  # devices that share the parameters, unless config.mesh says otherwise
 
 # Last two names of a parameter's path -> its logical axes, last axes first to match:
-# a scanned parameter has one more axis (layers) in front, which is never sharded.
+# a scanned parameter has one more axis (layers) in front, which is never sharded. An
+# axis `lanes` is the innermost in memory.
 AXES = {
     "patch/kernel": (None, "embed"),
-    "qkv/kernel": ("embed", None, "heads", None),
-    "qkv/bias": (None, "heads", None),
-    "out/kernel": ("heads", None, "embed"),
+    "qkv/kernel": ("lanes", None, "heads", "head"),
+    "qkv/bias": (None, "heads_bias", None),
+    "out/kernel": ("heads", "head", "lanes"),
     "up/kernel": ("embed", "mlp"),
-    "up/bias": ("mlp",),
-    "down/kernel": ("mlp", "embed"),
+    "up/bias": ("mlp_bias",),
+    "down/kernel": ("mlp", "lanes"),
     "embed/kernel": ("embed", None),
     "head/kernel": ("embed", None),
     "representation/kernel": ("embed", None),
@@ -31,11 +33,18 @@ AXES = {
     "/posemb": (None, None, "embed"),
 }
 
-# Logical axis -> mesh axis, of parameters.
-RULES = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor"}
+# Mesh axis -> the logical axes that it may split, the best first, each with what its
+# shards must be a multiple of. At best they fill whole tiles of a TPU's memory: the
+# compiler makes an all-reduce of what gathers or scatters others.
+WHOLE_TILES = (("heads", 1), ("head", 8), ("embed", 8), ("mlp", 8), ("lanes", 128))
+SHARDED = (*WHOLE_TILES, ("lanes", 1), ("embed", 1), ("mlp", 1))
+RULES = {
+    "tensor": (("heads", 1), ("heads_bias", 1), ("mlp", 1), ("mlp_bias", 1)),
+    "fsdp": SHARDED,
+}
 # The optimiser's moments, and the gradients on their way to them: split over all the
 # devices that share the batch, each of which updates its own part (ZeRO, stage 1).
-MOMENTS = {**RULES, "embed": ("fsdp", "data")}
+MOMENTS = {**RULES, "data": SHARDED}
 
 BATCH = PartitionSpec(("data", "fsdp"))
 
@@ -43,14 +52,21 @@ BATCH = PartitionSpec(("data", "fsdp"))
 def make_mesh(shape, devices=None):
     """Builds the mesh from `{data, fsdp, tensor}`; one size may be -1 (the rest).
 
-    Raises UserError where the sizes don't multiply to the number of devices.
+    Where both `data` and `fsdp` are, `fsdp` is what divides the rest, up to SPREAD; 1
+    where there are several slices. Raises UserError where the sizes don't multiply to
+    the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [int(shape[axis]) for axis in MESH_AXES]
     given = ", ".join(f"{a}={s}" for a, s in zip(MESH_AXES, sizes))
+    if sizes[:2] == [-1, -1]:
+        sizes[1] = math.gcd(SPREAD, len(devices) // max(sizes[2], 1))
+        sizes[1] = 1 if count_slices(devices) > 1 else sizes[1]
     known = int(np.prod([s for s in sizes if s != -1]))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"config.mesh: sizes are positive and one may be -1: {given}")
+        raise UserError(
+            "config.mesh: sizes are positive; one may be -1, or data and fsdp: " + given
+        )
     if -1 in sizes and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if int(np.prod(sizes)) != len(devices):
@@ -61,13 +77,18 @@ def make_mesh(shape, devices=None):
     return Mesh(place_devices(sizes, devices), MESH_AXES, (AxisType.Auto,) * len(sizes))
 
 
+def count_slices(devices):
+    """How many TPU slices the devices are of."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
 def place_devices(sizes, devices):
     """Devices `[data fsdp tensor]` by the links between them; slices along `data`.
 
     TPU slices are joined by a slow network, so only `data` may reach across it: raises
     UserError where it can't. Elsewhere devices keep their order.
     """
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    slices = count_slices(devices)
     if slices == 1 or devices[0].platform != "tpu":
         return mesh_utils.create_device_mesh(
             sizes, devices, allow_split_physical_axes=True
@@ -91,15 +112,30 @@ def place_devices(sizes, devices):
     )
 
 
-def spec(path, ndim, rules=None):
-    """PartitionSpec of a parameter from its path of names and its rank."""
-    rules = rules or RULES
+def spec(path, shape, mesh, rules=None):
+    """PartitionSpec of a parameter from its path of names and its shape.
+
+    Axes of the mesh that have one device aren't in it.
+    """
     names = [str(getattr(k, "key", getattr(k, "name", k))) for k in path]
-    for row, axes in AXES.items():
-        if "/".join(names[-2:]).endswith(row):
-            missing = ndim - len(axes)
-            return PartitionSpec(*[None] * missing, *[rules.get(a) for a in axes])
-    return PartitionSpec()
+    rows = [axes for row, axes in AXES.items() if "/".join(names[-2:]).endswith(row)]
+    if not rows:
+        return PartitionSpec()
+    axes = rows[0]
+    axes = (None,) * (len(shape) - len(axes)) + axes
+    split = [() for _ in axes]
+    for name, wanted in (rules or RULES).items():
+        for axis, multiple in wanted:
+            if mesh.shape[name] == 1 or axis not in axes:
+                continue
+            at = axes.index(axis)
+            if split[at] not in ((), ("fsdp",)):
+                continue
+            ways = math.prod(mesh.shape[n] for n in (*split[at], name))
+            if shape[at] % (ways * multiple) == 0:
+                split[at] += (name,)
+                break
+    return PartitionSpec(*[s if len(s) > 1 else s[0] if s else None for s in split])
 
 
 def specs(tree, mesh, rules=None):
@@ -107,19 +143,9 @@ def specs(tree, mesh, rules=None):
 
     An axis whose size the devices don't divide is left whole.
     """
-
-    def leaf(path, x):
-        axes = spec(path, x.ndim, rules)
-        return PartitionSpec(*map(fit, axes, x.shape))
-
-    def fit(axis, size):
-        """`axis`, of several names the first, or None: what divides `size`."""
-        names = axis if isinstance(axis, tuple) else (axis,)
-        if axis is None or size % math.prod(mesh.shape[name] for name in names) == 0:
-            return axis
-        return fit(names[0], size) if len(names) > 1 else None
-
-    return jax.tree_util.tree_map_with_path(leaf, tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: spec(path, x.shape, mesh, rules), tree
+    )
 
 
 def shardings(tree, mesh, rules=None):

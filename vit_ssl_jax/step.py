@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_ssl_jax import partition
+from vit_ssl_jax import compiler, partition
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.ops import images
 from vit_ssl_jax.optim import Optimizer
@@ -161,15 +161,18 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
     )
     jit_init = jax.jit(init, out_shardings=layout)
-    jit_step = jax.jit(
+    jit_step = functools.partial(
+        jax.jit,
         step,
         in_shardings=(layout, partition.batch_sharding(mesh), whole),
         out_shardings=(layout, whole),
         donate_argnums=0,
     )
+    with jax.set_mesh(mesh):
+        options = compiler.options(jit_step(), mesh, state, batch, key_shape(whole))
     return Program(
         init=with_mesh(jit_init, mesh),
-        step=with_mesh(jit_step, mesh),
+        step=with_mesh(jit_step(compiler_options=options), mesh),
         plain_step=step,
         state=state,
         batch=batch,
@@ -196,9 +199,14 @@ def _lower(function, mesh, *args):
 
 def lower(program):
     """The step of a `Program` lowered for its own shapes: `.compile()` needs no data."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=program.replicated)
+    key = key_shape(program.replicated)
     return program.step.lower(program.state, program.batch, key)
+
+
+def key_shape(sharding):
+    """Of the run's key."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding)
 
 
 def put_batch(batch, mesh):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax.kernels import mlp, parts, stack
+from vit_ssl_jax.kernels import layer, mlp, parts
 
 WIDTH, ROWS, TILE = 128, 48, 16
 AT = jnp.array([1, 0, 2, 1])  # kept, read, written, of the weights
@@ -15,7 +15,7 @@ AT = jnp.array([1, 0, 2, 1])  # kept, read, written, of the weights
 def make_style(**changes):
     """Products in float32, interpreted."""
     numbers = dict(heads=2, eps=1e-3, exact=True, dropout=0.0, keep=True, tile=TILE)
-    return stack.Style(**numbers | changes, dtype="float32", interpret=True)
+    return layer.Style(**numbers | changes, dtype="float32", interpret=True)
 
 
 def draw(wide, seed=0):

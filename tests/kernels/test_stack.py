@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
-from vit_ssl_jax.kernels import parts, stack
+from vit_ssl_jax.kernels import layer, parts, stack
 
 DEPTH, IMAGES, TOKENS, WIDTH, WIDE, HEADS = 3, 2, 8, 16, 24, 2
-STYLE = stack.Style(
+STYLE = layer.Style(
     heads=HEADS,
     eps=1e-6,
     exact=True,
@@ -60,14 +61,14 @@ def inputs():
     return jnp.asarray(stream), jnp.asarray(grad), keys, (scales, seeds)
 
 
-def both_ways(blocks, inputs, style, gather=None, reduce=lambda grads: grads):
+def both_ways(blocks, inputs, style, gather=None, reduce=None):
     """Output, then gradients of the parameters and of the input."""
     stream, grad, keys, noise = inputs
 
     @jax.jit
     def run(blocks):
-        out, rounded, kept = stack.forward(blocks, gather, stream, keys, noise, style)
-        back = stack.backward(rounded, gather, reduce, kept, grad, keys, noise, style)
+        out, weights, kept = stack.forward(blocks, gather, stream, keys, noise, style)
+        back = stack.backward(weights, reduce, kept, grad, keys, noise, style)
         return out, *back
 
     return run(blocks)
@@ -104,17 +105,23 @@ def test_tiles_change_nothing(blocks, inputs, kept):
 
 
 def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, kept):
-    """A gather that doubles halved parameters, a reduction that triples gradients."""
+    """Halved parameters that joining doubles, gradients that summing triples."""
     halves = jax.tree.map(lambda x: x / 2, blocks)
 
-    def gather(one):
+    def join(sent, one):
+        assert sent.shape == ()  # the layer's own
         assert all(len(x) == 1 for x in jax.tree.leaves(one))
-        return jax.tree.map(lambda x: 2 * x, one)
+        return jax.tree.map(lambda x: (sent - 1) * x, one)
 
-    def reduce(grads):
+    layer = jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), blocks)
+    _, unravel = ravel_pytree(layer)
+
+    def pack(grads):
         assert jax.tree.map(jnp.shape, grads) == SHAPES
-        return jax.tree.map(lambda x: 3 * x, grads)
+        return ravel_pytree(grads)[0]
 
+    gather = lambda halves: jnp.full(DEPTH, 2.0), lambda x: x + 1, join
+    reduce = pack, lambda packed: 3 * packed, unravel
     out, grads, back = both_ways(halves, inputs, STYLE, gather, reduce)
     assert_close((out, back), (kept[0], kept[2]))
     assert_close(grads, jax.tree.map(lambda x: 3 * x, kept[1]), atol=3e-6)
@@ -137,32 +144,20 @@ def test_the_gradient_is_that_of_the_way_forward(blocks, inputs, kept):
 
 
 def test_gradients_are_joined_as_weights_were_split(blocks):
-    first, second = stack.split_weights(blocks)
+    first, second = layer.split_weights(blocks)
     assert all(x.ndim == 3 for x in (*first, *second))
     qkv = blocks["attn"]["qkv"]["kernel"].reshape(DEPTH, WIDTH, -1)
     np.testing.assert_array_equal(first[2], qkv.swapaxes(1, 2))  # as memory has it
-    for layer in range(DEPTH):
-        own = ([x[layer] for x in part] for part in (first, second))
-        joined = stack.join_gradients(*own, HEADS)
-        expected = jax.tree.map(lambda x, i=layer: x[i], blocks)
+    for i in range(DEPTH):
+        own = ([x[i] for x in part] for part in (first, second))
+        joined = layer.join_gradients(own, HEADS)
+        expected = jax.tree.map(lambda x, i=i: x[i], blocks)
         jax.tree.map(np.testing.assert_array_equal, joined, expected)
-
-
-def test_weights_come_with_their_place(blocks):
-    """All layers as they are, and layer i at i; or the one gathered, at 0."""
-    expected = stack.split_weights(blocks)
-    weights, place = stack.choose_weights(blocks, None)(2)
-    jax.tree.map(np.testing.assert_array_equal, weights, expected)
-    assert place == 2
-    weights, place = stack.choose_weights(blocks, lambda one: one)(2)
-    expected = jax.tree.map(lambda x: x[2:], expected)
-    jax.tree.map(np.testing.assert_array_equal, weights, expected)
-    assert place == 0
 
 
 def test_only_kernels_are_rounded(blocks):
     style = dataclasses.replace(STYLE, dtype="bfloat16")
-    rounded = stack.round_kernels(blocks, style)
+    rounded = layer.round_kernels(blocks, style)
 
     def check(path, ours, theirs):
         kernel = path[-1].key == "kernel"
@@ -176,8 +171,8 @@ def test_only_kernels_are_rounded(blocks):
 def test_tokens_take_the_draws_of_their_image():
     keys = jnp.zeros((2, 8, 3))
     scales, seeds = jnp.array([[0.0, 2.0], [1.0, 0.5]]), jnp.array([7, -8], jnp.int32)
-    ours, rows = stack.rows_of((scales, seeds), keys)
+    ours, rows = layer.rows_of((scales, seeds), keys)
     np.testing.assert_array_equal(ours, np.repeat(scales, 3, axis=0))
     np.testing.assert_array_equal(rows, parts.row_seeds(seeds, 3).reshape(6, 1))
-    assert stack.rows_of((None, None), keys) == []
-    assert [x.shape for x in stack.rows_of((None, seeds), keys)] == [(6, 1)]
+    assert layer.rows_of((None, None), keys) == []
+    assert [x.shape for x in layer.rows_of((None, seeds), keys)] == [(6, 1)]

@@ -12,15 +12,15 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.kernels import parts, stack
-from vit_ssl_jax.models import fused, layers
+from vit_ssl_jax.kernels import layer, parts
+from vit_ssl_jax.models import exchange, fused, layers
 
 DEPTH, HEADS, WIDTH, WIDE, IMAGES, TOKENS = 3, 2, 16, 24, 4, 11
 STYLE = layers.Style(
     dtype="float32", norm_eps=1e-6, gelu="tanh", init="timm", remat="none", unroll=1
 )
 BLOCKS = layers.Blocks(DEPTH, HEADS, WIDE, STYLE)
-FAST = stack.Style(
+FAST = layer.Style(
     heads=HEADS,
     eps=1e-6,
     exact=False,
@@ -154,31 +154,44 @@ def test_devices_share_the_images(arrays, noisy, data, fsdp, keep):
     jax.tree.map(check, ours[1], layout)
     kernel = ours[1]["block"]["mlp"]["up"]["kernel"]
     shard = kernel.addressable_shards[0].data.shape
-    assert shard == (DEPTH, WIDTH // (data * fsdp), WIDE)
+    assert np.prod(shard) == DEPTH * WIDTH * WIDE // (data * fsdp)
 
 
-def test_a_layer_is_joined_and_its_gradients_are_summed_where_moments_are():
-    """Widths that only `fsdp` divides, that nothing does, and that all devices do."""
+@pytest.mark.parametrize(
+    ("heads", "width", "expected"),
+    [
+        (2, 16, P(None, "fsdp", None, "data")),  # heads, and columns in memory
+        (3, 48, P(None, None, "fsdp", "data")),  # the width of heads
+        (3, 24, P(None, None, None, ("fsdp", "data"))),
+        (4, 32, P(None, ("fsdp", "data"), None, None)),
+    ],
+)
+def test_a_layer_is_joined_and_its_gradients_are_summed_where_moments_are(
+    tiny, heads, width, expected
+):
+    """On 2 x 2 devices, each with parameters' shards and gradients of its own."""
     mesh = partition.make_mesh(dict(data=2, fsdp=2, tensor=1), jax.devices()[:4])
+    model = layers.Blocks(DEPTH, heads, WIDE, STYLE)
+    shapes = jax.eval_shape(
+        functools.partial(model.init, train=False),
+        jax.random.key(0),
+        jnp.zeros((1, 4, width)),
+    )
+    blocks = tiny.random(shapes["params"]["block"])
     rng = np.random.default_rng(0)
-    blocks = {
-        f"of{width}": {"embed": {"kernel": jnp.float32(rng.normal(size=(2, width, 3)))}}
-        for width in (6, 7, 8)
-    }
-    # What each device adds: its own gradient [device D 3].
     own = jax.tree.map(
         lambda x: jnp.float32(rng.normal(size=(4, *x.shape[1:]))), blocks
     )
     with jax.set_mesh(mesh):
-        layout = fused.Layout(blocks, (None, None))
-        six, seven, eight = jax.tree.leaves(layout.grads)
-        assert six == P(None, "fsdp", None) and seven == P(None, None, None)
-        assert eight == P(None, ("fsdp", "data"), None)
+        layout = exchange.Layout(blocks, (None, None))
+        assert layout.grads["attn"]["out"]["kernel"] == expected
 
         def local(blocks, own):
-            one = jax.tree.map(lambda x: x[1:], blocks)
-            reduced = layout.reduce(jax.tree.map(lambda x: x[0], own))
-            return layout.gather(one), jax.tree.map(lambda x: x[None], reduced)
+            sent = layout.send(layout.pack(blocks)[1])
+            joined = layout.join(sent, jax.tree.map(lambda x: x[1:2], blocks))
+            packed = layout.pack_gradients(jax.tree.map(lambda x: x[0], own))
+            summed = layout.keep_own(layout.sum_up(packed))
+            return joined, jax.tree.map(lambda x: x[None], summed)
 
         each = jax.tree.map(lambda _: partition.BATCH, own)
         outs = jax.tree.map(lambda _: P(), own), layout.grads
@@ -187,6 +200,6 @@ def test_a_layer_is_joined_and_its_gradients_are_summed_where_moments_are():
                 local, in_specs=(layout.blocks, each), out_specs=outs, check_vma=False
             )
         )(jax.device_put(blocks, partition.shardings(blocks, mesh)), own)
-    second = jax.tree.map(lambda x: x[1:], blocks)
+    second = jax.tree.map(lambda x: x[1:2], blocks)
     jax.tree.map(np.testing.assert_array_equal, joined, second)
     assert_close(summed, jax.tree.map(lambda x: x.sum(0, keepdims=True), own), 1e-6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.kernels import stack
+from vit_ssl_jax.kernels import layer
 from vit_ssl_jax.models import fused, layers
 
 STYLE = layers.Style(
@@ -39,7 +39,7 @@ def low(depth=2, heads=2, hidden=256, droppath=0.0, dropout=0.0, **style):
 def test_the_choice_carries_the_style():
     with under():
         ours = fused.choose(low(dropout=0.1), (16, 50, 128))
-        assert ours == stack.Style(
+        assert ours == layer.Style(
             heads=2, eps=1e-6, exact=False, dropout=0.1, keep=True, tile=112
         )  # two images of 56 rows on each of eight devices
         assert fused.choose(low(gelu="exact"), (16, 50, 128)).exact
@@ -142,11 +142,11 @@ def test_noise_is_drawn_for_every_layer_and_image():
     blocks = low(depth=3, droppath=0.4, dropout=0.1)
     scales, seeds = map(np.asarray, draw(blocks, True))
     assert scales.shape == (3, 4000, 2) and seeds.shape == (3, 4000)
-    for rate, layer in zip((0.0, 0.2, 0.4), scales):
+    for rate, drawn in zip((0.0, 0.2, 0.4), scales):
         values = [1.0] if rate == 0 else [0, 1 / (1 - rate)]
-        np.testing.assert_allclose(np.unique(layer), values, rtol=1e-6)
+        np.testing.assert_allclose(np.unique(drawn), values, rtol=1e-6)
         deviation = np.sqrt(rate * (1 - rate) / 8000)
-        assert abs((layer == 0).mean() - rate) <= 5 * deviation
+        assert abs((drawn == 0).mean() - rate) <= 5 * deviation
     drops = [scales[1, :, 0], scales[1, :, 1], scales[2, :, 0], scales[2, :, 1]]
     off = np.corrcoef(drops)[np.triu_indices(4, 1)]
     assert np.abs(off).max() < 5 / np.sqrt(4000)

@@ -172,3 +172,29 @@ def test_bytes_with_and_without_padding(text, bytes_, size):
 def test_text_without_an_entry_is_refused():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.parse("HloModule nothing")
+
+
+def test_kernels_that_are_joined_with_a_collective_are_executed():
+    """By themselves they have a cost; the fusion around them has none."""
+    text = """HloModule test
+
+%joined (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %kernel = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call"
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %begun = f32[8]{0} copy(%x)
+  %wrapped = f32[8]{0} fusion(%begun), kind=kCustom, calls=%joined
+  ROOT %done = f32[8]{0} copy(%wrapped)
+}
+"""
+    module = hlo.parse(text)
+
+    def cost(item):
+        return {"kernel": 50, "begun": 1}.get(item.name, 0)
+
+    found = [(item.name, times) for item, _, times in hlo.executions(module, cost)]
+    assert found.count(("kernel", 1)) == 1
+    assert hlo.cycles_between(module, "main", "begun", "done", cost) == 50

@@ -21,7 +21,7 @@ LOG2E = 1.4426950408889634
 NEVER = -1e30  # added to the score of a key that isn't attended to
 
 
-def attend(layer, qkv, keys, out, *, heads, interpret=False):
+def attend(layer, qkv, keys, out, *, heads, vmem=calls.VMEM, interpret=False):
     """Multi-head attention of layer `layer`: `qkv [L R 3D] -> out [L R D]`, bfloat16.
 
     `keys [B 8 P]` float32 is added to the scores of image b's keys: 0, or `NEVER`
@@ -39,11 +39,12 @@ def attend(layer, qkv, keys, out, *, heads, interpret=False):
             (keys, calls.image(8, tokens)),
         ],
         buffers=[(out, calls.layer_rows(tokens, width))],
+        vmem=vmem,
         interpret=interpret,
     )[0]
 
 
-def attend_backward(layer, qkv, keys, grad, *, heads, interpret=False):
+def attend_backward(layer, qkv, keys, grad, *, heads, vmem=calls.VMEM, interpret=False):
     """Gradient of `attend`: `grad [R D] -> [R 3D]` bfloat16."""
     images, _, tokens = keys.shape
     rows, width = grad.shape
@@ -59,6 +60,7 @@ def attend_backward(layer, qkv, keys, grad, *, heads, interpret=False):
             (grad, calls.rows(tokens, width)),
         ],
         outputs=[(out, calls.rows(tokens, 3 * width))],
+        vmem=vmem,
         interpret=interpret,
     )[0]
 

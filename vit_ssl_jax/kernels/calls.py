@@ -55,6 +55,7 @@ def call(
     buffers=(),
     outputs=(),
     scratch=(),
+    vmem=VMEM,
     interpret,
 ):
     """Runs `kernel(*inputs, *results, *scratch)` over the grid: a list of results.
@@ -62,7 +63,7 @@ def call(
     `inputs` are `(array, spec)`. Results are, in order: inputs that are written
     elsewhere in place, `(number of the input, spec)`; `buffers` that are written in
     place without being read, `(array, spec)`; `outputs`, `(shape and dtype, spec)`.
-    `layer` int32: which layers of buffers are meant.
+    `layer` int32: which layers of buffers are meant. `vmem`: bytes that it may use.
     """
     unread = [(b, pl.BlockSpec(memory_space=pl.ANY)) for b, _ in buffers]
     arrays, specs = zip(*inputs, *unread)
@@ -88,7 +89,7 @@ def call(
         # Operand 0 is the layer.
         input_output_aliases={1 + place: i for i, place in enumerate(places)},
         compiler_params=pltpu.CompilerParams(
-            vmem_limit_bytes=VMEM, dimension_semantics=("arbitrary",)
+            vmem_limit_bytes=vmem, dimension_semantics=("arbitrary",)
         ),
         interpret=interpret,
     )(jnp.reshape(layer, (-1,)).astype(jnp.int32), *arrays)

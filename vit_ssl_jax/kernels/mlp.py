@@ -53,6 +53,7 @@ def mix(
             (middle, calls.layer_rows(tile, width)),
             (hidden, calls.layer_rows(tile, wide)),
         ],
+        vmem=style.vmem,
         interpret=interpret,
     )
 
@@ -97,6 +98,7 @@ def mix_backward(
             pltpu.VMEM((width, tile), heads.dtype),
             pltpu.VMEM((tile, width), jnp.float32),
         ],
+        vmem=style.vmem,
         interpret=interpret,
     )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vit_ssl_jax.kernels import calls, parts
 
 
-def project(layer, x, weights, out, *, tile, eps, interpret=False):
+def project(layer, x, weights, out, *, tile, eps, vmem=calls.VMEM, interpret=False):
     """`LayerNorm(x) @ kernel + bias` of this layer, `[L R D] -> out [L R F]` bfloat16.
 
     `weights`: scale and offset `[L 1 D]` float32, the kernel transposed `[L F D]`
@@ -25,11 +25,14 @@ def project(layer, x, weights, out, *, tile, eps, interpret=False):
             *((w, calls.weight(w)) for w in weights),
         ],
         buffers=[(out, calls.layer_rows(tile, out.shape[-1]))],
+        vmem=vmem,
         interpret=interpret,
     )[0]
 
 
-def project_backward(layer, x, weights, grad, skip, *, tile, eps, interpret=False):
+def project_backward(
+    layer, x, weights, grad, skip, *, tile, eps, vmem=calls.VMEM, interpret=False
+):
     """Gradients: of x `[R D]` with `skip [R D]` added, then those of the weights.
 
     `x [L R D]` is the layer's input, `grad [R F]` bfloat16 that of its output.
@@ -54,6 +57,7 @@ def project_backward(layer, x, weights, grad, skip, *, tile, eps, interpret=Fals
             calls.total((wide, width)),
             calls.total((1, wide)),
         ],
+        vmem=vmem,
         interpret=interpret,
     )
 

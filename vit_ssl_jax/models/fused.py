@@ -8,14 +8,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.kernels import stack
+from vit_ssl_jax.kernels import layer, stack
 from vit_ssl_jax.kernels.attention import NEVER
+from vit_ssl_jax.models import exchange
 
 LEAST = 0.5  # of a product's rows that must be of use
 LONGEST = 640  # tokens: the scores of a head stay in VMEM
+UNDER_WAY = 20 << 20  # bytes beside a core that collectives under way may use
 # By the name of the device: memory beside a core that kernels may use, in bytes; and
 # whether its matrix units are so fast that loops in kernels hold them up.
 CHIPS = {
@@ -27,7 +28,7 @@ CHIPS = {
 
 
 def choose(blocks, shape):
-    """How kernels would run `layers.Blocks` on `[B N D]`: a `stack.Style`, or None.
+    """How kernels would run `layers.Blocks` on `[B N D]`: a `layer.Style`, or None.
 
     None where they can't: another chip than a TPU with room in VMEM, float32, tensor
     parallelism, long sequences, shapes that don't fill lanes.
@@ -41,11 +42,12 @@ def choose(blocks, shape):
     ways = partition.ways(mesh)
     if not lanes or tokens > LONGEST or mesh.shape["tensor"] > 1 or batch % ways:
         return None
+    room -= UNDER_WAY if ways > 1 else 0
     tile = choose_tile(batch // ways * padded(tokens), width, blocks.hidden, room)
     if tile is None:
         return None
     style = blocks.style
-    return stack.Style(
+    return layer.Style(
         heads=blocks.heads,
         eps=style.norm_eps,
         exact=style.gelu == "exact",
@@ -53,19 +55,18 @@ def choose(blocks, shape):
         keep=style.remat != "full",
         tile=tile,
         unroll=unroll,
+        vmem=needed(tile, width, blocks.hidden),
     )
 
 
 def choose_tile(rows, width, hidden, room):
     """Rows at a time: of the divisors of `rows` that fit, the one that wastes least.
 
-    None where none does, or all waste too much. The MLP's way back needs the most
-    memory: its weights in bfloat16 and their gradients in float32, and tiles of rows.
+    None where none does, or all waste too much.
     """
-    weights = (width * width + 2 * width * hidden) * 6
 
     def fits(tile):
-        return weights + tile * (52 * width + 6 * hidden) + (4 << 20) <= room
+        return needed(tile, width, hidden) <= room
 
     def useful(tile):  # share of the rows that a product over them works on
         return tile / (-(-tile // 128) * 128)
@@ -75,6 +76,15 @@ def choose_tile(rows, width, hidden, room):
     tiles = [t for t in range(512, 0, -8) if rows % t == 0 and fits(t)]
     tiles = [t for t in tiles if useful(t) >= LEAST]
     return max(tiles, key=useful, default=None)
+
+
+def needed(tile, width, hidden):
+    """Bytes that the MLP's way back needs, which needs the most.
+
+    Its weights in bfloat16 and their gradients in float32, and tiles of rows.
+    """
+    weights = (width * width + 2 * width * hidden) * 6
+    return weights + tile * (52 * width + 6 * hidden) + (4 << 20)
 
 
 def padded(tokens):
@@ -116,7 +126,7 @@ def run(blocks, x, valid, noise, style):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def through(blocks, x, keys, noise, style):
     """All layers on rows: `[R D] -> [R D]`, each device on its share of the images."""
-    layout = Layout(blocks, noise)
+    layout = exchange.Layout(blocks, noise)
 
     def local(blocks, x, keys, noise):
         return stack.infer(blocks, layout.gather, x, keys, noise, style)
@@ -125,93 +135,26 @@ def through(blocks, x, keys, noise, style):
 
 
 def through_forward(blocks, x, keys, noise, style):
-    layout = Layout(blocks, noise)
+    layout = exchange.Layout(blocks, noise)
 
     def local(blocks, x, keys, noise):
         return stack.forward(blocks, layout.gather, x, keys, noise, style)
 
-    mapped = layout.map(local, "bxkn", "xbr")
-    out, blocks, residuals = mapped(blocks, x, keys, noise)
-    return out, (blocks, keys, noise, residuals)
+    out, weights, residuals = layout.map(local, "bxkn", "xwr")(blocks, x, keys, noise)
+    return out, (blocks, weights, keys, noise, residuals)
 
 
 def through_backward(style, saved, grad):
-    blocks, keys, noise, residuals = saved
-    layout = Layout(blocks, noise)
+    blocks, weights, keys, noise, residuals = saved
+    layout = exchange.Layout(blocks, noise)
 
-    def local(blocks, residuals, grad, keys, noise):
+    def local(weights, residuals, grad, keys, noise):
         return stack.backward(
-            blocks,
-            layout.gather,
-            layout.reduce,
-            residuals,
-            grad,
-            keys,
-            noise,
-            style,
+            weights, layout.reduce, residuals, grad, keys, noise, style
         )
 
-    mapped = layout.map(local, "brxkn", "gx")
-    return *mapped(blocks, residuals, grad, keys, noise), None, None
+    mapped = layout.map(local, "wrxkn", "gx")
+    return *mapped(weights, residuals, grad, keys, noise), None, None
 
 
 through.defvjp(through_forward, through_backward)
-
-
-class Layout:
-    """Where the stack's arrays live, and how a layer's parameters come together."""
-
-    def __init__(self, blocks, noise):
-        self.mesh = jax.sharding.get_abstract_mesh()
-        images = PartitionSpec(None, *partition.BATCH)
-        self.blocks = self.grads = None
-        split = not self.mesh.empty and self.mesh.shape["fsdp"] > 1
-        self.gather = self.join if split else None
-        if not self.mesh.empty:
-            self.blocks = partition.specs(blocks, self.mesh)
-            self.grads = partition.specs(blocks, self.mesh, partition.MOMENTS)
-        self.specs = {
-            "b": self.blocks,
-            "g": self.grads,
-            "x": partition.BATCH,
-            "k": partition.BATCH,
-            "n": jax.tree.map(lambda _: images, noise),
-            "r": images,
-        }
-
-    def map(self, function, inputs, outputs):
-        """`function` on every device's share; letters name the arrays' layouts."""
-        if self.mesh.empty:
-            return function
-        outs = tuple(self.specs[name] for name in outputs)
-        return jax.shard_map(
-            function,
-            in_specs=tuple(self.specs[name] for name in inputs),
-            out_specs=outs if len(outs) > 1 else outs[0],
-            check_vma=False,
-        )
-
-    def join(self, block):
-        """A layer's parameters `[1 ...]` made whole."""
-
-        def leaf(x, spec):
-            if "fsdp" not in spec:
-                return x
-            return jax.lax.all_gather(x, "fsdp", axis=spec.index("fsdp"), tiled=True)
-
-        return jax.tree.map(leaf, block, self.blocks)
-
-    def reduce(self, grads):
-        """A layer's gradients summed over devices, each left where its moments are."""
-
-        def leaf(x, spec):
-            for split, rest in ((("fsdp", "data"), ()), ("fsdp", "data")):
-                if split in spec:
-                    axis = spec.index(split) - 1  # there is no axis of layers here
-                    x = jax.lax.psum_scatter(
-                        x, split, scatter_dimension=axis, tiled=True
-                    )
-                    return jax.lax.psum(x, rest)
-            return jax.lax.psum(x, ("data", "fsdp"))
-
-        return grads if self.mesh.empty else jax.tree.map(leaf, grads, self.grads)

@@ -119,7 +119,7 @@ def refused_bytes(message):
 
 def kernel_costs(text, module, chip, say):
     """`{instruction: plan.kernels.Cost}` of the custom kernels of a program for TPUs."""
-    if not chip or parts.KERNEL not in text:
+    if not chip or hlo.KERNEL not in text:
         return {}
     from vit_ssl_jax.plan import kernels  # starts compilations of its own
 

@@ -20,6 +20,7 @@ CALLED = re.compile(
 # Their results are names for what is there already.
 NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"}
 CALLS = {"call", "async-start"}  # run their computation as it is
+KERNEL = "tpu_custom_call"  # what Pallas kernels are called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +173,8 @@ def executions(module, cost=lambda instruction: instruction.cycles or 0):
     """What a run of the program executes: `[(Instruction, computation, times)]`.
 
     Loop bodies count by their trips (a loop of unknown length once), of a conditional
-    the branch that costs most by `cost`. What is inside a fusion is part of it.
+    the branch that costs most by `cost`. What is inside a fusion is part of it, but for
+    kernels, which the compiler wraps up with a collective that is under way.
     """
     visit = functools.partial(_visit, module, cost)
     return visit(module.entry, 1)
@@ -190,10 +192,17 @@ def _visit(module, cost, name, times):
         elif item.opcode in CALLS:
             for called in item.called:
                 found += _visit(module, cost, called, times)
+        elif item.opcode == "fusion":
+            found += [(kernel, name, times) for kernel in _kernels(module, item)]
         elif item.opcode == "conditional":
             branches = [_visit(module, cost, b, times) for b in item.called]
             found += max(branches, key=lambda b: sum(cost(i) * n for i, _, n in b))
     return found
+
+
+def _kernels(module, fusion):
+    """The kernels inside a fusion."""
+    return [item for item in module.inner(fusion) if item.target == KERNEL]
 
 
 def cycles_between(module, place, start, end, cost):
@@ -213,6 +222,8 @@ def cycles_between(module, place, start, end, cost):
         runs = [
             (x, n) for body, n in nested for x, _, n in _visit(module, cost, body, n)
         ]
+        if item.opcode == "fusion":
+            runs = [(kernel, 1) for kernel in _kernels(module, item)]
         total += cost(item) + sum(cost(x) * n for x, n in runs)
     return total
 

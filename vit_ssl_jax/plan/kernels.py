@@ -22,6 +22,7 @@ import numpy as np
 
 from vit_ssl_jax import startup
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.kernels import calls
 from vit_ssl_jax.plan import alone, bundles, hlo, machine
 
 FORMAT = 4  # of what is cached; counts up when a figure's meaning changes
@@ -72,6 +73,10 @@ def make_job(item, types, chip):
     custom["input_memory_space_colors"] = [
         {"operand_index": i, "color": array.space} for i, array in enumerate(operands)
     ]
+    on_chip = sum(array.bytes for array in (*operands, *results) if array.space == 1)
+    for memory in config.get("scoped_memory_configs", []):  # beside those arrays
+        if on_chip and int(memory["memory_space"]) == 1:
+            memory["size"] = str(min(int(memory["size"]), calls.VMEM - on_chip))
     several = len(results) > 1
     custom["output_memory_space_colors"] = [
         {"color": array.space, **({"shape_index": [i]} if several else {})}

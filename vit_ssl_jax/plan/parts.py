@@ -15,7 +15,6 @@ PARTS = (
     "copies",
     "rest",
 )
-KERNEL = "tpu_custom_call"  # what Pallas kernels are called
 MATMULS = {"dot", "convolution"}
 # Instructions that compute nothing.
 MOVES = hlo.NAMES | {
@@ -115,7 +114,7 @@ def kernel_rows(module, costs):
     rows = {}
     cost = make_cost({name: c.cycles for name, c in costs.items()})
     for item, _, times in hlo.executions(module, cost):
-        if item.target != KERNEL:
+        if item.target != hlo.KERNEL:
             continue
         c, part = costs[item.name], part_of(item, module)
         row = dict(name=c.name, part=part, cycles=c.cycles, bundles=c.bundles)
@@ -136,6 +135,7 @@ def uncosted(module, kernels):
     cost = make_cost(kernels)
     for item, _, times in hlo.executions(module, cost):
         free = item.opcode in hlo.NAMES or item.opcode in hlo.CALLS
+        free = free or any(x.name in kernels for x in module.inner(item))
         free = free or item.opcode.endswith("-done") or item.target == "AllocateBuffer"
         size = sum(array.bytes for array in item.arrays if array.shape)
         if free or not size or item.cycles is not None or item.name in kernels:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# In a pod of launch/gke.yaml: one process of the run, and what Kubernetes is told of its end.
+#
+# Status 0 ends the whole job, and only pod 0 may say so, when the run is finished. 75 asks
+# for another pod: after a stop (a spot node leaves: main saves and ends with 0), and on all
+# other pods, which can't know. Any other status is main's error.
+set -uo pipefail
+log=${TMPDIR:-/tmp}/pod.log
+python -m vit_ssl_jax.main --coordinator="$COORDINATOR" --num_processes="$PODS" \
+  --process_id="$JOB_COMPLETION_INDEX" "$@" > >(tee "$log") 2>&1 &
+run=$!
+asked=''
+trap 'asked=yes; kill -TERM "$run"' TERM
+wait "$run"
+code=$?
+while [[ $asked ]]; do # the trap ended the wait
+  asked=''
+  wait "$run"
+  code=$?
+done
+((code == 0)) || exit "$code"
+sleep 1 # tee's last lines
+if ((JOB_COMPLETION_INDEX > 0)) || tail -n 5 "$log" | grep -q 'same command continues'; then exit 75; fi

@@ -1,0 +1,83 @@
+"""python -m vit_ssl_jax: the commands, and starts one by its name."""
+
+import difflib
+import runpy
+import sys
+
+from vit_ssl_jax import __version__
+
+# Name -> what it does, and what to say after the name to try it.
+COMMANDS = {
+    "main": (
+        "Trains a recipe, or goes on with a stopped run.",
+        "--config=configs/quickstart.py --workdir=runs/quickstart",
+    ),
+    "evaluate": (
+        "Judges finished encoders: k-NN, probes, few-shot, classifiers.",
+        "--config=configs/eval_quickstart.py --checkpoint=runs/quickstart",
+    ),
+    "results": (
+        "Collects runs and evaluations into one table.",
+        "runs --format=markdown",
+    ),
+    "plan": (
+        "Tells what a run takes on a TPU slice, without a TPU.",
+        "--config=configs/ijepa_vith.py --topology=v5e:8x8",
+    ),
+    "plan.matrix": (
+        "Which recipe fits which slice, as a table.",
+        "--out=plans --budget=3600",
+    ),
+    "bench": (
+        "Times the train step on the devices at hand.",
+        "step --config=configs/quickstart.py:mae",
+    ),
+}
+OPTIONS = ("--help", "--version")
+
+
+def describe():
+    """The commands, a line and an example each."""
+    lines = [
+        f"vit_ssl_jax {__version__}: pre-training of Vision Transformers in JAX",
+        "",
+        *(f"  {name:<13}{text}" for name, (text, _) in COMMANDS.items()),
+        "",
+        "For example:",
+        "",
+        *(f"  python -m vit_ssl_jax.{n} {flags}" for n, (_, flags) in COMMANDS.items()),
+        "",
+        "A command's own flags: python -m vit_ssl_jax.NAME --help",
+    ]
+    return "\n".join(lines)
+
+
+def explain(word):
+    """What is wrong with a word that is no command, with the likeliest that is one."""
+    if word.startswith("-"):
+        if word.lstrip("-").startswith(("config", "workdir")):
+            return f"{word} is a flag of a command: python -m vit_ssl_jax.main {word}"
+        known, what = OPTIONS, "flag"
+    else:
+        known, what = tuple(COMMANDS), "command"
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]}? There" if close else "There"
+    return f"no {what} {word!r}. {hint} is {', '.join(known)}"
+
+
+def main():
+    """The command; status 1 and one message where the word isn't known."""
+    word, *rest = sys.argv[1:] or ["--help"]
+    if word in ("--help", "-h", "help"):
+        print(describe())
+    elif word == "--version":
+        print(f"vit_ssl_jax {__version__}")
+    elif word in COMMANDS:
+        sys.argv[1:] = rest
+        runpy.run_module(f"vit_ssl_jax.{word}", run_name="__main__", alter_sys=True)
+    else:
+        sys.exit(f"error: {explain(word)}")
+
+
+if __name__ == "__main__":
+    main()

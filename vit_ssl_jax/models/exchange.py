@@ -1,0 +1,183 @@
+"""What devices that share a stack of fused blocks send each other, and in what form."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from vit_ssl_jax import partition
+from vit_ssl_jax.kernels import packing
+
+
+class Layout:
+    """Where the stack's arrays live, and how a layer's come together.
+
+    `gather` and `reduce` are what `kernels.stack` asks for, None where there is nothing
+    to do.
+    """
+
+    def __init__(self, blocks, noise):
+        self.mesh = jax.sharding.get_abstract_mesh()
+        images = PartitionSpec(None, *partition.BATCH)
+        self.blocks = self.grads = self.gather = self.reduce = None
+        self.layer = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), blocks
+        )
+        if not self.mesh.empty:
+            self.blocks = partition.specs(blocks, self.mesh)
+            self.grads = partition.specs(blocks, self.mesh, partition.MOMENTS)
+            if self.mesh.shape["fsdp"] > 1:
+                self.gather = self.pack, self.send, self.join
+            if partition.ways(self.mesh) > 1:
+                self.reduce = self.pack_gradients, self.sum_up, self.keep_own
+        self.specs = {
+            "b": self.blocks,
+            "w": PartitionSpec(),
+            "g": self.grads,
+            "x": partition.BATCH,
+            "k": partition.BATCH,
+            "n": jax.tree.map(lambda _: images, noise),
+            "r": images,
+        }
+
+    def map(self, function, inputs, outputs):
+        """`function` on every device's share; letters name the arrays' layouts."""
+        if self.mesh.empty:
+            return function
+        outs = tuple(self.specs[name] for name in outputs)
+        return jax.shard_map(
+            function,
+            in_specs=tuple(self.specs[name] for name in inputs),
+            out_specs=outs if len(outs) > 1 else outs[0],
+            check_vma=False,
+        )
+
+    def pack(self, blocks):
+        """The shards of all layers' parameters, to be sent: `[L rows columns]`."""
+
+        def one(block):
+            return packing.pack([matrix(x) for x, *_ in self.shards(block)])
+
+        return jax.vmap(one)(blocks)
+
+    def shards(self, block):
+        """What of a layer's parameters is split: `[(shard, split axis, order)]`.
+
+        A shard's axes are in `memory_order`, but the last one isn't split.
+        """
+        found = []
+        leaves = jax.tree_util.tree_leaves_with_path(block)
+        for (path, x), spec in zip(leaves, jax.tree.leaves(self.blocks), strict=True):
+            if "fsdp" in spec:
+                order, split = memory_order(path, x.ndim), spec.index("fsdp") - 1
+                if order[-1] == split:
+                    order = order[-1:] + order[:-1]
+                axis = order.index(split)
+                found.append((jnp.transpose(x, order), axis, order))
+        return found
+
+    def send(self, shard):
+        """A layer of `pack`, from all who have a part: `[ways rows columns]`."""
+        return jax.lax.all_gather(shard, "fsdp")
+
+    def join(self, received, block):
+        """A layer's parameters `[1 ...]` made whole, from what was received of `pack`."""
+        shards = self.shards(jax.tree.map(lambda x: x[0], block))
+        pieces = packing.pieces(received, [matrix(x) for x, *_ in shards])
+        found = iter(zip(pieces, shards, strict=True))
+
+        def leaf(x, spec):
+            if "fsdp" not in spec:
+                return x
+            piece, (shard, axis, order) = next(found)
+            sizes = list(shard.shape)
+            all_shards = packing.whole(piece).reshape(-1, *sizes)
+            sizes[axis] *= len(all_shards)
+            x = jnp.moveaxis(all_shards, 0, axis).reshape(sizes)
+            return jnp.transpose(x, np.argsort(order))[None]
+
+        return jax.tree.map(leaf, block, self.blocks)
+
+    def pack_gradients(self, grads):
+        """A layer's gradients on this device: `[rows columns]`, those of kernels first.
+
+        So they begin at whole tiles.
+        """
+        leaves, parts = jax.tree.leaves(grads), self.parts()
+        return packing.pack(
+            [
+                matrix(jnp.transpose(leaves[at].reshape(shape), order))
+                for at, shape, _, order in parts
+            ]
+        )
+
+    def sum_up(self, packed):
+        """Packed gradients summed over devices.
+
+        The barrier keeps the sum from becoming a scatter, which nothing can hide.
+        """
+        return jax.lax.optimization_barrier(jax.lax.psum(packed, ("data", "fsdp")))
+
+    def keep_own(self, packed):
+        """Of a layer's summed gradients what this device updates, as parameters."""
+        parts = self.parts()
+        sizes = [[shape[i] for i in order] for _, shape, _, order in parts]
+        like = [
+            jax.ShapeDtypeStruct((math.prod(size[:-1]), size[-1]), packed.dtype)
+            for size in sizes
+        ]
+        found, structure = jax.tree.flatten(self.layer)
+        for piece, size, (at, _, names, order) in zip(
+            packing.pieces(packed, like), sizes, parts, strict=True
+        ):
+            count, _, columns = piece.shape
+            x = piece.reshape(count, *size[:-1], columns)
+            *split, last = [names[i] for i in order]
+            for axis, name in enumerate(split, 1):
+                x = own_part(x, axis, name)
+            own = *x.shape[1:-1], size[-1]
+            x = packing.whole(x.reshape(count, -1, columns)).reshape(own)
+            x = jnp.transpose(own_part(x, -1, last), np.argsort(order))
+            found[at] = x if any(names) else x.reshape(found[at].shape)
+        return jax.tree.unflatten(structure, found)
+
+    def parts(self):
+        """`[(leaf, shape, names, order)]` of a layer's parameters, kernels first.
+
+        `names` of the mesh split the axes of `shape`, `order` is their `memory_order`.
+        Biases and scales, which are never split, are rows `[1 w]`.
+        """
+        kernels, others = [], []
+        leaves = jax.tree_util.tree_leaves_with_path(self.layer)
+        specs = jax.tree.leaves(self.grads)
+        for at, ((path, x), spec) in enumerate(zip(leaves, specs, strict=True)):
+            shape, names = x.shape, (*spec[1:], *[None] * (x.ndim - len(spec[1:])))
+            if path[-1].key != "kernel":
+                others.append((at, (1, math.prod(shape)), (None, None), [0, 1]))
+            else:
+                kernels.append((at, shape, names, memory_order(path, x.ndim)))
+        return kernels + others
+
+
+def memory_order(path, ndim):
+    """The axes of a layer's parameter as they lie in memory."""
+    order = list(range(ndim))
+    if path[-2].key == "qkv" and path[-1].key == "kernel":
+        order = order[1:] + order[:1]  # the width lies innermost
+    return order
+
+
+def own_part(x, axis, name):
+    """What is this device's of an axis that the mesh's axes `name` split, if any do."""
+    if not name:
+        return x
+    size = x.shape[axis] // jax.lax.axis_size(name)
+    start = jax.lax.axis_index(name) * size
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def matrix(x):
+    """`[... w] -> [r w]`."""
+    return x.reshape(-1, x.shape[-1])
