@@ -1,5 +1,6 @@
 """What every compiled train step must keep to, read from its optimised HLO."""
 
+import collections
 import math
 import re
 
@@ -34,11 +35,13 @@ def gathered_activations(module, slices=1):
 
     Under FSDP a chip gathers parameters, one layer of them at a time; whatever else it
     gathers is an activation, which other chips hold for other images. Shards are known
-    by their sizes in any order, for layouts and casts come in between. Small is one
+    by their sizes in any order, for layouts and casts come in between, and those of a
+    layer that are sent together by how many values they have. Small is one
     vector an image, as pooled features and logits are: for the gradient of a head,
     gathering these moves less than reducing it.
     """
     shards, small = parameter_shards(module), vector_elements(module)
+    packed = packed_elements(module)
     if slices > 1:  # gathered between slices first, as another or a longer axis
         longer = (
             sizes_of((*shard[:i], slices * shard[i], *shard[i + 1 :]))
@@ -57,6 +60,7 @@ def gathered_activations(module, slices=1):
                 array
                 for array in operands
                 if sizes_of(array.shape) not in shards
+                and math.prod(array.shape) not in packed
                 and math.prod(array.shape) > small
             ]
             if others:
@@ -80,6 +84,17 @@ def parameter_shards(module):
         ):  # [1 N D], used without its first row, the cls token's
             shards.add(sizes_of((array.shape[1] - 1, array.shape[2])))
     return shards
+
+
+def packed_elements(module):
+    """Values of all shards of a layer, of each stack of layers: a set."""
+    stacks = collections.Counter()
+    for item in module.computations[module.entry]:
+        whole = "sharding={replicated}" in item.attributes
+        stack, found, _ = item.source.rpartition("block")
+        if is_input(item) and found and "params" in stack and not whole:
+            stacks[stack] += math.prod(item.arrays[0].shape[1:])
+    return set(stacks.values())
 
 
 def vector_elements(module):
