@@ -124,7 +124,7 @@ def test_every_device_keeps_its_own_part_of_the_moments(tiny):
                 yield [shard.data.shape for shard in x.addressable_shards]
 
     assert list(kernels(state.params)) == [[(2, 32, 128)] * 8]
-    assert list(kernels(state.opt_state)) == [[(2, 4, 128)] * 8] * 2  # mu and nu
+    assert list(kernels(state.opt_state)) == [[(2, 32, 16)] * 8] * 2  # mu and nu
 
 
 def test_under_bfloat16_all_state_and_metrics_are_float32(sharded):

@@ -39,8 +39,9 @@ def low(depth=2, heads=2, hidden=256, droppath=0.0, dropout=0.0, **style):
 def test_the_choice_carries_the_style():
     with under():
         ours = fused.choose(low(dropout=0.1), (16, 50, 128))
+        room = fused.needed(112, 128, low().hidden)
         assert ours == layer.Style(
-            heads=2, eps=1e-6, exact=False, dropout=0.1, keep=True, tile=112
+            heads=2, eps=1e-6, exact=False, dropout=0.1, keep=True, tile=112, vmem=room
         )  # two images of 56 rows on each of eight devices
         assert fused.choose(low(gelu="exact"), (16, 50, 128)).exact
         assert fused.choose(low(remat="dots"), (16, 50, 128)).keep
