@@ -143,7 +143,7 @@ def test_a_recipe_traces_at_full_size(name):
 @pytest.mark.parametrize("name", distinct())
 def test_a_shrunken_recipe_takes_a_step(name):
     config = shrink(load_all(name)[0])
-    run = build.make_run(config)
+    run = build.make_run(config, jax.devices()[:1])
     key = jax.device_put(jax.random.key(0), run.program.replicated)
     state = run.program.init(jax.random.key(0))
     rng = np.random.default_rng(0)
