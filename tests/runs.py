@@ -72,14 +72,18 @@ def tiny_method(numbers, patch):
     return numbers | small
 
 
-def command(workdir, *, method="mae", devices=1, **changes):
-    """Starts `python -m vit_ssl_jax.main` on the small run; returns the process."""
+def command(workdir, *more, config="quickstart", method="mae", devices=1, **changes):
+    """Starts `python -m vit_ssl_jax.main` on the small run; returns the process.
+
+    `more` are other flags. A change to None leaves a key as the config has it.
+    """
     changes = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
-    flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    changes = {k: v for k, v in changes.items() if v is not None}
+    flags = [*more, *(f"--config.{key}={value}" for key, value in changes.items())]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "vit_ssl_jax.main"),
-            f"--config=configs/quickstart.py:{method}",
+            f"--config=configs/{config}.py:{method}",
             f"--workdir={workdir}",
             *flags,
         ],

@@ -16,9 +16,9 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors", "published"],
+    ["clusters", "processes", "recipes", "collected"],
     [
         "command",
-        "collected",
         "kernels",
         "ops",
         "partition",
@@ -34,7 +34,7 @@ FLOORS = [
     ["step", "checkpoint", "data", "interop", "writer"],
     ["evaluators", "build", "pretrained", "inputs", "intro"],
     ["judged"],
-    ["train", "evaluate", "results", "plan"],
+    ["train", "evaluate", "results", "plan", "pictures"],
     ["main", "bench", "__main__"],
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

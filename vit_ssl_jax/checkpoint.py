@@ -1,6 +1,7 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from vit_ssl_jax import processes
 from vit_ssl_jax.errors import UserError
 
 
@@ -57,34 +59,39 @@ class Checkpoints:
         checkpoint is of another model, or none of them can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged = []
-        for step in steps:
-            try:
-                found = _shapes(self._manager.item_metadata(step)["state"])
-                if not found:
-                    raise OSError("it lists no arrays")
-                like = next((x for x in likes if found == _shapes(x)), None)
-                out = self._read(step, like) if like is not None else None
-            except Exception as error:  # noqa: BLE001 - storage fails in many ways
-                logging.warning(
-                    "Checkpoint %s is damaged (%s); trying the one before it.",
-                    self._root / str(step),
-                    _reason(error),
-                )
-                damaged.append(step)
-                continue
-            if like is None:
-                wanted = _shapes(likes[0])
-                raise UserError(_mismatch(self._root / str(step), found, wanted))
-            self._set_aside(damaged)
-            return out
-        if damaged:
+        for i, step in enumerate(steps):
+            out, reason = self._try(step, likes)
+            if not processes.any_process(reason):
+                self._set_aside(steps[:i])
+                return out
+            logging.warning(
+                "Checkpoint %s is damaged (%s); trying the one before it.",
+                self._root / str(step),
+                reason or "says another process",
+            )
+        if steps:
             raise UserError(
                 f"none of the checkpoints under {self._root} (steps "
                 f"{', '.join(map(str, steps))}) can be read; give a new --workdir, or "
                 "delete that folder to start again"
             )
         return None
+
+    def _try(self, step, likes):
+        """`((state, seconds), "")`, or None and why it can't be read."""
+        try:
+            found = _shapes(self._manager.item_metadata(step)["state"])
+            if not found:
+                raise OSError("it lists no arrays")
+            like = next((x for x in likes if found == _shapes(x)), None)
+            if like is None:
+                folder, wanted = self._root / str(step), _shapes(likes[0])
+                raise UserError(_mismatch(folder, found, wanted))
+            return self._read(step, like), ""
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - storage fails in many ways
+            return None, _reason(error)
 
     def _read(self, step, like):
         args = ocp.args.Composite(
@@ -106,6 +113,7 @@ class Checkpoints:
                 if target.exists():
                     target.rmtree()
                 (self._root / str(step)).rename(target)
+        processes.wait_for_all("damaged checkpoints are set aside")
         self._manager.reload()
 
     def close(self):
@@ -159,7 +167,7 @@ def load_encoder(path, like):
             raise UserError(_mismatch(folder, found, _shapes(wanted)))
         return {part: {"encoder": wanted}}
 
-    (part,) = _read_part(folder, choose).values()
+    (part,) = read_part(folder, choose).values()
     return part["encoder"], folder
 
 
@@ -179,11 +187,11 @@ def load_params(path, like):
         averaged = _shapes(tree["ema"] or {}) == wanted
         return {"params": like} | ({"ema": like} if averaged else {})
 
-    parts = _read_part(folder, choose)
+    parts = read_part(folder, choose)
     return parts["params"], parts.get("ema"), folder
 
 
-def _read_part(folder, choose):
+def read_part(folder, choose):
     """Restores the part of a state that `choose(metadata) -> shapes` asks for."""
     try:
         with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
@@ -216,14 +224,8 @@ def digest(tree):
 def _shapes(tree):
     """Flat `{path: shape}` of arrays, shapes or checkpoint metadata."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join(map(_name, path)): tuple(x.shape) for path, x in leaves}
-
-
-def _name(key):
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): tuple(x.shape) for path, x in leaves}
 
 
 def _reason(error):

@@ -1,6 +1,7 @@
 """What the commands with a config share: flags in, one clear message out."""
 
 import glob
+import json
 import os
 import pathlib
 import sys
@@ -8,7 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-import vit_ssl_jax
+from vit_ssl_jax import clusters, recipes
 from vit_ssl_jax.errors import UserError
 
 # What libtpu asks the cloud for, and complains of at length where there is none.
@@ -19,16 +20,26 @@ NO_CLOUD = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
+PROCESSES = dict(
+    coordinator="HOST:PORT where process 0 listens, for a run of several processes.",
+    num_processes="How many there are. A TPU pod or SLURM's srun tells all three itself.",
+    process_id="Which of them this is, from 0.",
+    start_timeout="Seconds that they wait for each other at the start; 300.",
+)
 
 
-def start(run, optional=(), **texts):
+def start(run, optional=(), several=False, **texts):
     """Runs a command: `run(config, ...)` with a flag of that name for each of `texts`.
 
     `config` is a config file (`--config=configs/x.py[:argument]`, and any value in it
     by `--config.key=value`), the others are strings; `texts` are their help. All must
-    be given but those in `optional`, which are "" then. A UserError ends the program
-    with its message and status 1.
+    be given but those in `optional`, which are "" then. With `several` it may be one of
+    several processes, which meet before `run`. A UserError ends the program with its
+    message and status 1.
     """
+    names = list(texts)
+    if several:
+        texts, optional = {**texts, **PROCESSES}, {*optional, *PROCESSES}
     for name, text in texts.items():
         if name == "config":
             config_flags.DEFINE_config_file(name, None, text)
@@ -43,8 +54,11 @@ def start(run, optional=(), **texts):
             sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
         logging.set_verbosity(logging.WARNING)
         calm_libtpu()
+        values = {name: flags.FLAGS[name].value for name in names}
         try:
-            run(**{name: flags.FLAGS[name].value for name in texts})
+            if several:
+                join(values)
+            run(**values)
         except UserError as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
@@ -60,6 +74,24 @@ def start(run, optional=(), **texts):
             sys.exit(f"error: {explain(error, needed)}")
 
     app.run(main, flags_parser=parse)
+
+
+def join(values):
+    """Joins the other processes of the run, if it has any."""
+    place = [flags.FLAGS[name].value for name in PROCESSES]
+    group, timeout = clusters.find_group(*place[:3]), place[3] or "300"
+    if not timeout.isdecimal() or int(timeout) < 1:
+        raise UserError(f"--start_timeout={timeout}: give seconds, a whole number")
+    if group is None:
+        return
+    from vit_ssl_jax import (
+        collected,
+        processes,
+    )  # after the flags: a typo answers at once
+
+    config = json.loads(values["config"].to_json_best_effort())
+    facts = {f"config.{k}": v for k, v in collected.flatten(config).items()}
+    processes.start(group, {**values, **facts, "config": ""}, int(timeout))
 
 
 def calm_libtpu():
@@ -80,18 +112,12 @@ def json_file(path):
 
 
 def find_config(argument):
-    """`--config=configs/x.py[:arg]`: also found in the installed package."""
+    """`--config=configs/x.py[:arg]`, with the file that `recipes.find` finds."""
     flag, _, value = argument.partition("=")
     path, colon, rest = value.partition(":")
     if flag not in ("--config", "-config") or pathlib.Path(path).exists():
         return argument
-    package = pathlib.Path(vit_ssl_jax.__file__).parent
-    for root in (package, package.parent):
-        if (root / "configs").is_dir() and (root / path).exists():
-            return f"{flag}={root / path}{colon}{rest}"
-    known = sorted(f.name for f in package.parent.glob("configs/*.py"))
-    known = known or sorted(f.name for f in package.glob("configs/*.py"))
-    raise UserError(f"--config: {path} doesn't exist; configs/ has {', '.join(known)}")
+    return f"{flag}={recipes.find(path)}{colon}{rest}"
 
 
 def explain(error, needed):

@@ -7,13 +7,15 @@ or several. DIR is a run's workdir (its newest checkpoint) or a `checkpoints/STE
 import functools
 import hashlib
 import json
+import os
 import statistics
+from collections.abc import Callable, Sequence
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import checkpoint, collected, command, judged, startup
+from vit_ssl_jax import checkpoint, collected, command, judged, processes, startup
 from vit_ssl_jax.checks import check_evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.errors import UserError
@@ -25,8 +27,15 @@ SPLITS = ("train", "select", "test")
 PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
 
 
-def evaluate(config, checkpoints, workdir="", say=print):
+def evaluate(
+    config: ConfigDict,
+    checkpoints: str | os.PathLike | Sequence[str | os.PathLike],
+    workdir: str | os.PathLike = "",
+    say: Callable[[str], None] = print,
+) -> dict[str, dict[str, float]]:
     """Evaluates checkpoints by a suite: `{checkpoint: {metric: float}}`.
+
+        evaluate(recipes.load("eval_quickstart.py"), "runs/quickstart")
 
     `config` is that of `configs/eval_*.py` or `probe_*.py`. What the model is comes
     from the config.json beside each checkpoint; `config.variant` says which ViT is
@@ -37,6 +46,8 @@ def evaluate(config, checkpoints, workdir="", say=print):
     be evaluated.
     """
     config = config.copy_and_resolve_references()
+    if isinstance(checkpoints, str | os.PathLike):
+        checkpoints = [checkpoints] if checkpoints else []
     if not checkpoints:
         raise UserError("--checkpoint: give a run's workdir or its checkpoints/STEP")
     say(f"{config.recipe}: {', '.join(config.tasks)}")
@@ -216,12 +227,14 @@ def show(name, value):
 
 def run(config, checkpoint, workdir):
     """The command."""
-    evaluate(config, [path for path in checkpoint.split(",") if path], workdir)
+    paths = [path for path in checkpoint.split(",") if path]
+    evaluate(config, paths, workdir, processes.say)
 
 
 if __name__ == "__main__":
     command.start(
         run,
+        several=True,
         optional=("workdir",),
         config="Suite, configs/eval_NAME.py or configs/probe_NAME.py.",
         checkpoint="Workdirs of runs or their checkpoints/STEP, parted by commas.",

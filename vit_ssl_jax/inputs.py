@@ -3,19 +3,39 @@
 import jax
 import numpy as np
 
-from vit_ssl_jax.data import augment, pipeline, sources
+from vit_ssl_jax import processes
+from vit_ssl_jax.data import augment, given, pipeline, sources
 from vit_ssl_jax.errors import UserError
 
 
-def open_data(config):
+def make_opener(config, data=None):
+    """What opens the run's data: `sources.open_source`, or `data` from Python.
+
+    `data` is then what the config names: `config.data.name` becomes "given". Raises
+    UserError for data of a form that isn't known, and where it has to be given again.
+    """
+    if data is not None:
+        config.data.name, config.data.dir = given.NAME, ""
+        return given.make_opener(data, config.data.num_classes)
+    if config.data.name == given.NAME:
+        raise UserError(
+            f"config.data.name: {given.NAME!r} is data from Python; give it again: "
+            "train(config, workdir, data=...)"
+        )
+    return sources.open_source
+
+
+def open_data(config, open_source=None):
     """Opens the training data: `(source, line)`.
 
-    Its own counts replace the config's, and the line says so. Raises UserError for what
-    it lacks, and for an augmentation that can't be.
+    Its own counts replace the config's, and the line says so. `open_source` is that of
+    `make_opener`. Raises UserError for what the data lacks, and for an augmentation
+    that can't be.
     """
     data = config.data
     augment.make_augmentation(**augmentation(data))
-    source = sources.open_source(
+    open_source = open_source or sources.open_source
+    source = open_source(
         data.name, data.dir, data.split, labels=data.labels, label=data.label
     )
     if np.ndim(source.no_label):
@@ -45,6 +65,16 @@ def augmentation(data):
         **{key: tuple(data[key]) for key in tuples},
         **{key: data[key] for key in (*plain, "train_resize")},
     }
+
+
+def open_run(config, data=None):
+    """What `make_opener` and `open_data` find: `(open_source, source, line)`.
+
+    On all processes, or on none: raises UserError where one can't open it.
+    """
+    with processes.together():
+        open_source = make_opener(config, data)
+        return open_source, *open_data(config, open_source)
 
 
 def open_batches(config, source, start):

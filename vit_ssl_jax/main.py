@@ -13,6 +13,7 @@ def run(config, workdir):
 if __name__ == "__main__":
     command.start(
         run,
+        several=True,
         config="Recipe, configs/NAME.py.",
         workdir="Folder of the run; resumed if not new.",
     )

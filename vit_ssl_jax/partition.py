@@ -5,7 +5,7 @@ import math
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_ssl_jax.errors import UserError
@@ -162,6 +162,22 @@ def batch_sharding(mesh: Mesh):
 def replicated(mesh: Mesh):
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put(tree, sharding):
+    """Sends numpy arrays that every process has whole to the devices."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), tree
+    )
+
+
+def fetch(tree):
+    """Arrays as numpy, whole on every process, wherever their parts are."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def ways(mesh: Mesh):

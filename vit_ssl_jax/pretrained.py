@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_ssl_jax import checkpoint, collected
+from vit_ssl_jax import checkpoint, collected, partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import posemb
@@ -51,7 +51,7 @@ def load(path, run):
     theirs = read_config(folder)
     table, lines = place_encoder(learned, run.encoder, theirs)
     if table is not None:
-        encoder["posemb"] = jax.device_put(table, like["posemb"].sharding)
+        encoder["posemb"] = partition.put(table, like["posemb"].sharding)
     return encoder, theirs, [f"encoder: from {folder}", *lines]
 
 

@@ -1,8 +1,12 @@
 """Stopping on request: SIGTERM (preemption) and Ctrl-C."""
 
 import contextlib
+import os
 import signal
 import threading
+
+import jax
+from jax.experimental import multihost_utils
 
 
 class Stopped(Exception):
@@ -13,9 +17,10 @@ class Stopped(Exception):
 def stop_on_signal():
     """Yields a list that SIGTERM or Ctrl-C fills; a second signal interrupts at once.
 
-    Outside the main thread (a notebook's worker) signals stay as they are.
+    Outside the main thread (a notebook's worker) signals stay as they are. With several
+    processes the list stays empty: jax hears SIGTERM, and `stop_now` what it tells all.
     """
-    asked = []
+    asked, alone = [], jax.process_count() == 1
 
     def handler(number, frame):
         del frame
@@ -23,12 +28,28 @@ def stop_on_signal():
             raise KeyboardInterrupt
         asked.append(number)
 
+    def pass_on(number, frame):
+        signal.signal(number, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler}
+    if not alone:
+        handlers = {signal.SIGINT: pass_on}
     if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {}
+    before = {s: signal.signal(s, handlers[s]) for s in handlers}
     try:
         yield asked
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def stop_now(asked, step):
+    """Whether to stop before `step`; of several processes all are told the same.
+
+    `asked` is from `stop_on_signal`. To be called at every step on every process.
+    """
+    if jax.process_count() == 1:
+        return bool(asked)
+    return multihost_utils.reached_preemption_sync_point(step)

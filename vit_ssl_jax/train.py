@@ -3,26 +3,39 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import vit_ssl_jax
-from vit_ssl_jax import build, checkpoint, inputs, startup, step
+from vit_ssl_jax import build, checkpoint, inputs, partition, processes, startup, step
+from vit_ssl_jax.data import given
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import health, online, suite, summary
 from vit_ssl_jax.intro import introduce
 from vit_ssl_jax.pretrained import init_encoder
-from vit_ssl_jax.signals import stop_on_signal
+from vit_ssl_jax.signals import stop_now, stop_on_signal
 from vit_ssl_jax.workdir import open_workdir, write_config
 from vit_ssl_jax.writer import Meter, Writer, console_line, read_metrics, results_line
 
 
-def train(config, workdir):
-    """Trains by `config` (ConfigDict) in `workdir`; the same call again continues.
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, data: given.Data | None = None
+) -> dict | None:
+    """Trains by `config` in `workdir`; the same call again continues.
+
+    config: a recipe (`recipes.load("quickstart.py:mae", batch_size=64)`); stays as it is.
+    data: instead of what `config.data` names: images uint8 `[n h w 3]`, `{"image":
+        those, "label": int [n]}`, a data set with `len()` and examples by number, a
+        `data.sources.Source`, or `{"train": ..., "test": ...}` of these; evaluators
+        whose split isn't given are off. Several processes are given the same.
+
+        train(config, "runs/mine", {"train": {"image": x, "label": y}, "test": ...})
 
     Order of starting: 1. the newest whole checkpoint of the workdir, 2. scratch, with
     the encoder of `config.init_from` (another run's workdir) where that is given.
@@ -30,7 +43,7 @@ def train(config, workdir):
     Raises UserError for what the user can put right, before any long work.
     """
     with stop_on_signal() as asked:
-        return run_to_end(config, open_workdir(workdir), asked)
+        return run_to_end(config, open_workdir(workdir), asked, data)
 
 
 @dataclasses.dataclass
@@ -46,17 +59,18 @@ class Session:
     checkpoints: checkpoint.Checkpoints
     log: Writer
     clock: Callable  # () -> seconds of the run, over all its sessions
-    asked: Any  # true once a signal asks to stop
+    asked: Any  # of `signals.stop_on_signal`
 
 
-def run_to_end(config, workdir, asked):
+def run_to_end(config, workdir, asked, data=None):
     """`train` with its two ends: what is built before the loop, what is said after it."""
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
-    source, line = inputs.open_data(config)
+    open_source, source, line = inputs.open_run(config, data)
     startup.use_cache()
     run, lines = build.make_run(config), [line]
-    evals = suite.Suite(config, run, source.num_classes > 0, lines.append)
+    labelled = source.num_classes > 0
+    evals = suite.Suite(config, run, labelled, lines.append, open_source=open_source)
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
     lines.append(probe.line)
 
@@ -72,6 +86,7 @@ def run_to_end(config, workdir, asked):
     log = Writer(workdir, start=start, steps=run.steps)
     with contextlib.closing(log):
         introduce(log.say, config, run, state, lines + notes, changed)
+        processes.wait_for_all("metrics.jsonl is cut back")
         monitor = health.Monitor(config, run, read_metrics(workdir, "ssl/"))
         clock = Clock(begun, seconds)
         session = Session(
@@ -126,12 +141,13 @@ def first_state(config, run, probe, checkpoints):
 def loop(s, state):
     """Steps until the end or until a signal asks to stop; returns the state, saved."""
     config, run, log = s.config, s.run, s.log
-    key = jax.device_put(jax.random.key(config.seed), run.program.replicated)
+    key = jax.random.key_data(jax.random.key(config.seed))
+    key = jax.random.wrap_key_data(partition.put(key, run.program.replicated))
     start = int(state.step)
     batches = inputs.open_batches(config, s.source, start)
     meter, watch = Meter(start), startup.CacheWatch()
     for done in range(start + 1, run.steps + 1):
-        if s.asked:
+        if stop_now(s.asked, done):
             break
         with meter.waiting():
             batch = next(batches)

@@ -8,24 +8,30 @@ import uuid
 import jax
 from etils import epath
 
+from vit_ssl_jax import processes
 from vit_ssl_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def open_workdir(path):
-    """Creates the folder and tries to write there; raises UserError if it can't."""
+    """Creates the folder and tries to write there.
+
+    Raises UserError if it can't, or if several processes see different folders.
+    """
     path = epath.Path(path)
     probe = path / f".write-test-{uuid.uuid4().hex}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"--workdir={path} can't be written ({error.strerror or error}); give a "
-            "folder that you may write to"
-        ) from None
+    with processes.together():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"--workdir={path} can't be written ({error.strerror or error}); give "
+                "a folder that you may write to"
+            ) from None
+    processes.check_shared(path)
     return path
 
 

@@ -203,9 +203,11 @@ def test_downstream_encoder_is_the_vit_of_the_model(case):
 
 
 def test_draw_gives_images(case):
-    views = case.views(jax.random.key(1))
-    for name, image in case.method.draw(*case.outputs, views).items():
+    pictures = case.method.draw(*case.outputs, case.views(jax.random.key(1)))
+    assert pictures
+    for name, image in pictures.items():
         assert image.shape == case.batch["image"].shape, name
+        assert image.dtype == jnp.float32, name
         assert np.all((image >= 0) & (image <= 1))
 
 

@@ -76,8 +76,13 @@ def open_source(
     @functools.cache
     def open_whole(split_name: str) -> Source:
         source = _open_whole(name, directory, split_name, labels=labels, label=label)
-        return source if labels else _without_labels(source)
+        return source if labels else without_labels(source)
 
+    return cut(split, open_whole)
+
+
+def cut(split: str, open_whole: Callable[[str], Source]) -> Source:
+    """What `split` asks for: slices of whole splits, which `open_whole` opens by name."""
     texts = [text.strip() for text in split.split("+")]
     found = [parse_split(text) for text in texts]
     parts = [
@@ -169,7 +174,8 @@ def _boundary(text: str, n: int) -> int:
     return value + n if text.startswith("-") else value
 
 
-def _without_labels(source: Source) -> Source:
+def without_labels(source: Source) -> Source:
+    """The same images, every label -1."""
     return dataclasses.replace(
         source, read=lambda i: (source.read(i)[0], -1), class_names=(), no_label=-1
     )

@@ -32,7 +32,7 @@ def make_evaluator(method, mesh, normalize):
         ranked, labels = {name: [] for name in weights}, []
         for batch in batches:
             labels.append(batch["label"][batch["valid"]])
-            image = jax.device_put(batch["image"], partition.batch_sharding(mesh))
+            image = partition.put(batch["image"], partition.batch_sharding(mesh))
             with jax.set_mesh(mesh):
                 for name, params in weights.items():
                     ids = jax.device_get(best(params, image))

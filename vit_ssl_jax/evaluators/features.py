@@ -49,7 +49,7 @@ def make_extractor(encoder, mesh, normalize):
 
     def extract(params, batches, readouts):
         def function(image):
-            image = jax.device_put(image, partition.batch_sharding(mesh))
+            image = partition.put(image, partition.batch_sharding(mesh))
             with jax.set_mesh(mesh):
                 return jax.device_get(compute(params, image, tuple(readouts)))
 

@@ -62,17 +62,17 @@ def find_nearest(bank, queries, mean, std, *, count, mesh):
     q = _fill(_unit(queries, mean, std), blocks * BLOCK).reshape(blocks, BLOCK, -1)
     best = np.full((*q.shape[:2], count), -np.inf, np.float32)
     best = best, np.zeros(best.shape, np.int32)
-    q, best = jax.device_put((q, best), split)
+    q, best = partition.put((q, best), split)
     merge = _make_merge(mesh)
     rows = min(ROWS, len(bank))
     for first in range(0, len(bank), rows):
         chunk = _fill(_unit(bank[first : first + rows], mean, std), rows)
         ids = np.arange(first, first + rows, dtype=np.int32)
         ids = np.where(ids < len(bank), ids, -1)
-        chunk, ids = jax.device_put((chunk, ids), everywhere)
+        chunk, ids = partition.put((chunk, ids), everywhere)
         jax.block_until_ready(best)  # so that no more than two chunks wait there
         best = merge(best, q, chunk, ids)
-    return tuple(x.reshape(-1, count)[: len(queries)] for x in jax.device_get(best))
+    return tuple(x.reshape(-1, count)[: len(queries)] for x in partition.fetch(best))
 
 
 @functools.cache

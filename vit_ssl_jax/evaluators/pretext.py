@@ -35,7 +35,7 @@ def make_evaluator(method, mesh):
         totals, count = {}, 0
         for i, batch in enumerate(batches):
             count += int(batch["valid"].sum())
-            batch = jax.device_put(batch, partition.batch_sharding(mesh))
+            batch = partition.put(batch, partition.batch_sharding(mesh))
             valid = batch.pop("valid")
             with jax.set_mesh(mesh):
                 sums = jax.device_get(forward(state, batch, valid, jax.random.key(i)))

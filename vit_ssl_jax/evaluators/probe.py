@@ -150,7 +150,7 @@ def make_ranker(config, mesh):
             piece = {r: x[first : first + rows] for r, x in found.items()}
             missing = rows - min(rows, count - first)
             piece = {r: np.pad(x, ((0, missing), (0, 0))) for r, x in piece.items()}
-            piece = jax.device_put(piece, partition.batch_sharding(mesh))
+            piece = partition.put(piece, partition.batch_sharding(mesh))
             ranked = jax.device_get(compute(state, piece, best))
             parts.append({g: ids[:, : rows - missing] for g, ids in ranked.items()})
         return {g: np.concatenate([p[g] for p in parts], axis=1) for g in parts[0]}
@@ -212,4 +212,5 @@ def check_folder(config, feed, folder, about):
             f"{folder} holds a probe with other settings ({'; '.join(changed)}); give "
             "it a new folder, or delete that one"
         )
-    workdir.replace(path, json.dumps(new, indent=2) + "\n")
+    if jax.process_index() == 0:
+        workdir.replace(path, json.dumps(new, indent=2) + "\n")

@@ -9,8 +9,9 @@ from vit_ssl_jax.signals import Stopped
 class Splits:
     """Sources by what they are: (set, folder, label, split), each opened once."""
 
-    def __init__(self, data, batch_size, asked):
+    def __init__(self, data, batch_size, asked, open_source=None):
         """`data` is `config.data`; `batch_size` that of evaluation."""
+        self._open_source = open_source or sources.open_source
         self._data, self._batch_size, self._sources = data, batch_size, {}
         self._asked = asked
 
@@ -25,7 +26,7 @@ class Splits:
         """The source; raises UserError where there is none."""
         if what not in self._sources:
             name, folder, label, split = what
-            source = sources.open_source(name, folder, split, label=label)
+            source = self._open_source(name, folder, split, label=label)
             self._sources[what] = source
         return self._sources[what]
 

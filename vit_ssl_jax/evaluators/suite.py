@@ -51,13 +51,16 @@ def rename(key, how):
 class Suite:
     """Evaluators and the images that they see."""
 
-    def __init__(self, config, run, labelled, say, *, folder=None, asked=()):
+    def __init__(
+        self, config, run, labelled, say, *, folder=None, asked=(), open_source=None
+    ):
         """Opens the splits; says with a line which evaluator is off and why.
 
         `config` has `data` and `evals`, `run` is a `build.Run`. Without labels
         (`labelled` False) only `pretext` is on. A probe that goes through the encoder
         saves itself in `folder`, where that is given. Once `asked` is true a probe that
-        trains stops, and an evaluation ends with `signals.Stopped`.
+        trains stops, and an evaluation ends with `signals.Stopped`. `open_source` is
+        that of `data.sources`, or of a run whose data was given.
         """
         self._run, self._say = run, say
         self._folder, self._asked = folder, asked
@@ -66,7 +69,7 @@ class Suite:
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
         ways = partition.ways(run.mesh)
         batch_size = -(-config.data.eval_batch_size // ways) * ways
-        self._splits = splits.Splits(config.data, batch_size, asked)
+        self._splits = splits.Splits(config.data, batch_size, asked, open_source)
         self._settings, self._every = {}, {}
         self._known = (None, {})  # step and results of the newest evaluation
         for name, settings in config.evals.items():

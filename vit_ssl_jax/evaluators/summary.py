@@ -2,6 +2,10 @@
 
 import json
 
+import jax
+
+from vit_ssl_jax.workdir import replace
+
 ROWS = ("learned", "untrained", "raw_pixels")
 TITLES = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
 HEADLINE = "k20_"  # of several k
@@ -45,7 +49,8 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
             elif row not in found or metric.startswith(HEADLINE):
                 found[row] = value
     out["seconds"] = seconds()
-    (workdir / "summary.json").write_text(json.dumps(out, indent=2) + "\n")
+    if jax.process_index() == 0:
+        replace(workdir / "summary.json", json.dumps(out, indent=2) + "\n")
     names = [name for name in out if name in TITLES]
     say("\n" + table(out, names))
     if "pretext" in out:

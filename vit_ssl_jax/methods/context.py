@@ -16,7 +16,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, layers, vit
-from vit_ssl_jax.ops import jitter, tiles
+from vit_ssl_jax.ops import images, jitter, tiles
 
 SIDE = 3  # cells a side; the centre is cell 4 of 9
 CENTRE = 4
@@ -112,6 +112,26 @@ def loss_fn(outputs, targets):
     return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
 
 
+def draw(outputs, targets, views, *, size, mean_std):
+    """Tiles where they are predicted and truly lie: `predicted`, `true [B H W C]`.
+
+    In [0, 1]. Of tiles predicted at one place the surest is drawn; the rest is black.
+    """
+    shown = images.denormalize(views["tiles"], *mean_std)
+    scores = {"predicted": outputs, "true": jax.nn.one_hot(targets, SIDE**2 - 1)}
+    height, width = (side // SIDE for side in size)
+    spare = height - shown.shape[2], width - shown.shape[3], 0  # of a cell
+    pad = [(n // 2, n - n // 2) for n in spare]
+    edge = [(0, 0), *((0, n % SIDE) for n in size), (0, 0)]  # no cell reaches there
+    pictures = {}
+    for name, score in scores.items():
+        placed = tiles.place_tiles(shown[:, 1:], score)
+        cells = (placed[:, :CENTRE], shown[:, :1], placed[:, CENTRE:])
+        cells = jnp.pad(jnp.concatenate(cells, axis=1), [(0, 0), (0, 0), *pad])
+        pictures[name] = jnp.pad(tiles.join_cells(cells, SIDE), edge)
+    return pictures
+
+
 def check(c, encoder):
     """Raises UserError where a choice is unknown or a tile has no place in its cell."""
     vit.check_choice("config.method.colour", c.colour, ("drop", "project", "gray"))
@@ -143,4 +163,5 @@ def make(c, context):
         ),
         make_targets=make_targets,
         loss_fn=loss_fn,
+        draw=functools.partial(draw, size=encoder.size, mean_std=context.mean_std),
     )

@@ -16,7 +16,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
-from vit_ssl_jax.ops import masks, multiblock, patches
+from vit_ssl_jax.ops import images, masks, multiblock, patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,19 @@ def mask_metrics(targets, num_contexts):
     }
 
 
+def draw(outputs, targets, views, *, grid, patch, mean_std):
+    """`image`, its `context` and `target` with all else dark: `[B H W C]` in [0, 1]."""
+    del outputs, targets  # features, of which there is no picture
+    image = images.denormalize(views["image"], *mean_std)
+    b, pictures = len(image), {"image": image}
+    for name in ("context", "target"):
+        ids, valid = (views[n].reshape(b, -1) for n in (name, f"{name}_valid"))
+        none = jnp.zeros((b, grid[0] * grid[1]), bool)
+        seen = none.at[jnp.arange(b)[:, None], ids].max(valid)
+        pictures[name] = patches.darken(image, seen, patch, grid)
+    return pictures
+
+
 def momentum(step, *, start, end, steps):
     """Weights (teacher, student) of the EMA at 0-based `step`: linear from start to end.
 
@@ -230,4 +243,7 @@ def make(c, context):
         init_ema=lambda params: {"encoder": params["encoder"]},
         update_ema=functools.partial(update_ema, weights=weights),
         encoder=lambda params, ema: ema["encoder"],
+        draw=functools.partial(
+            draw, grid=encoder.grid, patch=encoder.patch, mean_std=context.mean_std
+        ),
     )

@@ -18,7 +18,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, vit
-from vit_ssl_jax.ops import jitter, permutations, tiles
+from vit_ssl_jax.ops import images, jitter, permutations, tiles
 
 FURTHEST = 2  # px that a colour channel of a tile is moved by at most
 PORT_SHIFT = (-2, 1)  # of 255, added to a channel by the port
@@ -99,6 +99,18 @@ def loss_fn(outputs, targets):
     return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
 
 
+def draw(outputs, targets, views, *, grid, table, mean_std):
+    """`shuffled`, and put back as predicted and truly: `[B H W C]` in [0, 1]."""
+    shuffled = images.denormalize(views["image"], *mean_std)
+    cells = tiles.cut_cells(shuffled, grid)
+    back = jnp.argsort(jnp.asarray(table), axis=1)  # tile j is at place back[j]
+    rows = {"predicted": outputs.argmax(-1), "true": targets}
+    return {"shuffled": shuffled} | {
+        name: tiles.join_cells(tiles.take_tiles(cells, back[row]), grid)
+        for name, row in rows.items()
+    }
+
+
 def check(c, encoder):
     """Raises UserError where the puzzle can't be cut or the answers can't be chosen."""
     vit.check_choice("config.method.compat", c.compat, ("none", "official"))
@@ -164,4 +176,7 @@ def make(c, context):
         ),
         make_targets=make_targets,
         loss_fn=loss_fn,
+        draw=functools.partial(
+            draw, grid=c.grid, table=table, mean_std=context.mean_std
+        ),
     )

@@ -17,7 +17,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, layers, vit
-from vit_ssl_jax.ops import jitter, megapatch, patches, relations
+from vit_ssl_jax.ops import images, jitter, megapatch, patches, relations, tiles
 
 TASKS = ("relations", "distances", "angles", "positions", "labels")
 
@@ -149,6 +149,21 @@ def loss_fn(outputs, targets, *, weights, smoothing):
     return sum(weights[task] * loss for task, loss in losses.items()), metrics
 
 
+def draw(outputs, targets, views, *, grid, patch, mean_std):
+    """What is `seen`, patches at `true` and `predicted` places: `[B h w C]` in [0, 1].
+
+    Of patches at one place the surest is drawn; a place without one is black.
+    """
+    del targets
+    seen = images.denormalize(views["image"], *mean_std)
+    cells = patches.patchify(seen, patch)
+    scores = {"true": jax.nn.one_hot(views["order"], cells.shape[1])}
+    scores |= {"predicted": outputs["positions"]} if "positions" in outputs else {}
+    placed = {name: tiles.place_tiles(cells, x) for name, x in scores.items()}
+    placed = {name: patches.unpatchify(x, patch, grid) for name, x in placed.items()}
+    return {"seen": seen} | placed
+
+
 def check(c, encoder, num_classes):
     """Raises UserError for what can't work."""
     vit.check_choice("config.method.compat", c.compat, ("none", "official"))
@@ -217,6 +232,7 @@ def make(c, context):
     check(c, encoder, context.num_classes)
     grid = (c.mega, c.mega) if c.mega else encoder.grid
     weights = {task: getattr(c, task) for task in TASKS if getattr(c, task)}
+    layout = dict(patch=encoder.patch, grid=grid)
     return Method(
         model=RelViT(
             encoder=encoder,
@@ -226,8 +242,9 @@ def make(c, context):
             add_cls=c.add_cls,
         ),
         make_views=functools.partial(
-            make_views, normalize=context.normalize, patch=encoder.patch, grid=grid, c=c
+            make_views, normalize=context.normalize, c=c, **layout
         ),
         make_targets=functools.partial(make_targets, tasks=tuple(weights), grid=grid),
         loss_fn=functools.partial(loss_fn, weights=weights, smoothing=c.smoothing),
+        draw=functools.partial(draw, mean_std=context.mean_std, **layout),
     )

@@ -16,6 +16,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, vit
+from vit_ssl_jax.ops import images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,19 @@ def loss_fn(outputs, targets):
     return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
 
 
+def draw(outputs, targets, views, *, mean_std):
+    """`turned`, and turned back as predicted and truly: `[B S S C]` in [0, 1].
+
+    Of an image in several turns one is drawn, another one from image to image.
+    """
+    rows = jnp.arange(len(targets))
+    one = rows, rows % targets.shape[1]
+    seen = images.denormalize(views["image"][one], *mean_std)
+    turns = {"turned": 0 * rows, "predicted": -outputs[one].argmax(-1) % 4}
+    turns["true"] = -targets[one] % 4
+    return {name: turn(seen, n[:, None])[:, 0] for name, n in turns.items()}
+
+
 def make(c, context):
     """Closes the functions over a run's numbers."""
     vit.check_choice("config.method.turns", c.turns, ("all", "one"))
@@ -103,4 +117,5 @@ def make(c, context):
         ),
         make_targets=make_targets,
         loss_fn=loss_fn,
+        draw=functools.partial(draw, mean_std=context.mean_std),
     )

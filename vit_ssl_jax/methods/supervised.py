@@ -12,7 +12,7 @@ import optax
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import heads, layers, vit
-from vit_ssl_jax.ops import mixing
+from vit_ssl_jax.ops import images, mixing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,12 @@ def loss_fn(outputs, targets, *, loss):
     return value, {"top1": right.mean()}
 
 
+def draw(outputs, targets, views, *, mean_std):
+    """`augmented`: what is classified, `[B H W C]` in [0, 1]."""
+    del outputs, targets
+    return {"augmented": images.denormalize(views["image"], *mean_std)}
+
+
 def update_ema(ema, params, targets, step, *, decay):
     """Moves the averaged weights towards those after the step (Polyak averaging).
 
@@ -181,5 +187,6 @@ def make(c, context):
             label_smoothing=c.label_smoothing,
         ),
         loss_fn=functools.partial(loss_fn, loss=c.loss),
+        draw=functools.partial(draw, mean_std=context.mean_std),
         **(averaged if c.ema else {}),
     )

@@ -24,6 +24,12 @@ def unpatchify(patches, patch, grid):
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * patch, cols * patch, c)
 
 
+def darken(image, seen, patch, grid):
+    """Leaves a fifth of the light to patches that aren't `seen [B N]`: `[B H W C]`."""
+    light = jnp.where(seen[..., None], 1.0, 0.2)
+    return unpatchify(light * patchify(image, patch), patch, grid)
+
+
 def take(tokens, ids):
     """Selects tokens: `[B N D], [B K] -> [B K D]`."""
     return jnp.take_along_axis(tokens, ids[..., None], axis=1)

@@ -34,6 +34,20 @@ def take_tiles(tiles, ids):
     return jnp.take_along_axis(tiles, ids[..., None, None, None], axis=1)
 
 
+def place_tiles(tiles, scores):
+    """Puts tiles where they score highest: `[B T ...], [B T P] -> [B P ...]`.
+
+    Of several at one place the one with the highest probability (softmax over places)
+    is taken; a place that none is put at is zero.
+    """
+    scores = jax.nn.log_softmax(scores, axis=-1)
+    best = jax.nn.one_hot(scores.argmax(-1), scores.shape[-1], dtype=bool)
+    winner = jnp.where(best, scores, -jnp.inf).argmax(1)  # [B P]
+    expand = (...,) + (None,) * (tiles.ndim - 2)
+    placed = jnp.take_along_axis(tiles, winner[expand], axis=1)
+    return jnp.where(best.any(1)[expand], placed, 0.0)
+
+
 def cut_tiles(cells, offset, side):
     """Cuts a square tile out of every cell: `[B T h w C], [B T 2] -> [B T side side C]`.
 

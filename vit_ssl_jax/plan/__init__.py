@@ -9,8 +9,10 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable
 
 import jax
+from ml_collections import ConfigDict
 
 from vit_ssl_jax import build, step
 from vit_ssl_jax.errors import UserError
@@ -28,8 +30,14 @@ LARGEST = 12  # arrays that are named
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def plan(config, topology="devices", say=print):
+def plan(
+    config: ConfigDict,
+    topology: str = "devices",
+    say: Callable[[str], None] = print,
+) -> dict:
     """Compiles the step of `config` for `topology` and reads it: a dict of plain values.
+
+        plan(recipes.load("mae_vitl.py", batch_size=512), "v5e:4x8")["total_bytes"]
 
     `topology` is a slice (`v5e:4x8`, `2*v5e:4x4`) or "devices", those at hand. Bytes are
     one chip's; cycles are the compiler's estimates, None where it gives none (CPU, GPU);

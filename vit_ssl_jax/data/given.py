@@ -1,0 +1,173 @@
+"""Data given from Python, where a config has a name: arrays, data sets, sources."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from vit_ssl_jax.data import sources
+from vit_ssl_jax.data.sources import Source
+from vit_ssl_jax.errors import UserError
+
+NAME = "given"  # of the set, in `config.data.name`
+
+
+class Indexed(Protocol):
+    """Examples by number: `(image, label)`, `{image, label}`, or an image alone.
+
+    image: uint8 `[h w 3]`, an image file's bytes, or a PIL image in RGB.
+    label: an int, -1 or left out where there is none.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Any: ...
+
+
+Data = Source | np.ndarray | Mapping[str, Any] | Indexed
+
+
+def make_opener(data: Data, num_classes: int) -> Callable[..., Source]:
+    """`sources.open_source` that knows one set more, called "given".
+
+    data: images uint8 `[n h w 3]`, `{image: those, label: int [n]}`, an `Indexed`, a
+        `Source`, or `{split: any of these}`; "train" is what has no split.
+    num_classes: of an `Indexed` that doesn't tell (`class_names` or `classes`).
+
+    Raises UserError for data of another form.
+    """
+    alone = not isinstance(data, Mapping) or "image" in data
+    parts = {"train": data} if alone else data
+    found = {key: to_source(part, key, num_classes) for key, part in parts.items()}
+    # Splits of one set have the same classes, seen or not.
+    names = max((s.class_names for s in found.values()), key=len, default=())
+    found = {
+        key: dataclasses.replace(s, class_names=names) if s.class_names else s
+        for key, s in found.items()
+    }
+
+    def open_whole(split: str) -> Source:
+        if split not in found:
+            raise UserError(
+                f"the data given has no split {split!r}, it has "
+                f"{', '.join(map(repr, found)) or 'none'}; give {{'train': ..., "
+                "'test': ...}, each an array, {'image': ..., 'label': ...} or a data set"
+            )
+        return found[split]
+
+    def open_source(
+        name: str, directory: str, split: str, *, labels: bool = True, label: str = ""
+    ) -> Source:
+        if name != NAME:
+            kinds = dict(labels=labels, label=label)
+            return sources.open_source(name, directory, split, **kinds)
+        if label:
+            raise UserError(
+                f"config.data.label: {label!r} chooses among the labels of a prepared "
+                "set, but data given has one at most; set label=''"
+            )
+        source = sources.cut(split, open_whole)
+        return source if labels else sources.without_labels(source)
+
+    return open_source
+
+
+def to_source(data: Any, split: str, num_classes: int) -> Source:
+    """One split as a source; raises UserError where it can't be one."""
+    if isinstance(data, Source):
+        return data
+    name = f"the data given ({split!r})"
+    if hasattr(data, "__array__"):
+        return _from_arrays({"image": data}, name)
+    if isinstance(data, Mapping):
+        return _from_arrays(data, name)
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        return _from_items(data, name, num_classes)
+    raise UserError(
+        f"{name} is a {type(data).__name__}; give uint8 images [n h w 3], {{'image': "
+        "those, 'label': int [n]}, or a data set with a length and examples by number"
+    )
+
+
+def _from_arrays(data: Mapping, name: str) -> Source:
+    """`{image [n h w 3], label [n]}`; labels are -1 where there are none."""
+    if "image" not in data or set(data) - {"image", "label"}:
+        raise UserError(
+            f"{name} has the keys {', '.join(map(str, data))}; give image [n h w 3], "
+            "and label [n] where there are labels"
+        )
+    images = np.asarray(data["image"])
+    _check_pixels(images, name, "n, height, width, 3")
+    labels = np.asarray(data.get("label", np.full(len(images), -1)))
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(images),) or not whole or labels.min() < -1:
+        raise UserError(
+            f"the labels of {name} are {labels.dtype} {list(labels.shape)}; give an "
+            f"int for each of the {len(images)} images: [{len(images)}], 0 to the "
+            "number of classes less one, or -1 for none"
+        )
+    return Source(
+        name=name,
+        length=len(images),
+        read=lambda i: (images[i], int(labels[i])),
+        where=lambda i: f"image {i} of {name}",
+        class_names=_number(labels.max() + 1),
+    )
+
+
+def _from_items(data: Indexed, name: str, num_classes: int) -> Source:
+    """Examples by number, whose first one tells whether there are labels."""
+    if not len(data):
+        raise UserError(f"{name} is empty")
+
+    def read(i: int) -> tuple[bytes | np.ndarray, int]:
+        where, item = f"image {i} of {name}", data[int(i)]
+        if isinstance(item, Mapping):
+            if "image" not in item:
+                raise UserError(f"{where} has no 'image', only {', '.join(item)}")
+            item = item["image"], item.get("label", -1)
+        image, label = item if isinstance(item, tuple | list) else (item, -1)
+        if not isinstance(image, bytes):
+            image = np.asarray(image)
+            _check_pixels(image, where, "height, width, 3")
+        if np.ndim(label) or not -1 <= label < max(count, 1):
+            raise UserError(
+                f"{where} has the label {label!r}; it must be an int from 0 to "
+                f"{count - 1}, or -1 for none (config.data.num_classes is the number "
+                "of classes, unless the data set tells its class_names)"
+            )
+        return image, int(label)
+
+    told = getattr(data, "class_names", None) or getattr(data, "classes", None)
+    count = len(told or ()) or num_classes
+    labelled = read(0)[1] >= 0
+    return Source(
+        name=name,
+        length=len(data),
+        read=read,
+        where=lambda i: f"image {i} of {name}",
+        class_names=(tuple(told or _number(count)) if labelled else ()),
+    )
+
+
+def _number(count: int) -> tuple[str, ...]:
+    return tuple(f"class {i}" for i in range(count))
+
+
+def _check_pixels(image: np.ndarray, name: str, wanted: str) -> None:
+    """Raises UserError unless these are bytes of the shape `wanted`."""
+    kept = image.ndim == wanted.count(",") + 1 and image.shape[-1] == 3
+    if kept and image.dtype == np.uint8 and image.size:
+        return
+    hint = ""
+    if not image.size:
+        hint = "; there are none"
+    elif np.issubdtype(image.dtype, np.floating):
+        hint = "; from floats in [0, 1]: (255 * x).round().astype('uint8')"
+    elif image.ndim == wanted.count(","):
+        hint = "; from grey: np.repeat(x[..., None], 3, axis=-1)"
+    raise UserError(
+        f"{name} is {image.dtype} {list(image.shape)}; images are uint8 [{wanted}], "
+        f"RGB in 0..255{hint}"
+    )

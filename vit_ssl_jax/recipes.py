@@ -1,0 +1,77 @@
+"""The recipes, `configs/NAME.py`: found in a checkout or an installed package, loaded."""
+
+import difflib
+import importlib.util
+import pathlib
+
+from ml_collections import ConfigDict
+
+import vit_ssl_jax
+from vit_ssl_jax.errors import UserError
+
+
+def load(name: str, /, **changes) -> ConfigDict:
+    """Loads a recipe, as `--config=NAME[:ARGUMENT]` does, with some values changed.
+
+    name: a file of `configs/` or a path of your own, and what it is given.
+    changes: values by key, those inside another by dotted key.
+
+        load("ijepa_vitl.py", batch_size=64, **{"vit.variant": "S/16"})
+
+    The config takes no key that it doesn't have. Raises UserError for a file or a key
+    that doesn't exist, and for a value of another type.
+    """
+    path, _, argument = name.partition(":")
+    file = find(path)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(): it is no recipe")
+    try:
+        config = module.get_config(*filter(None, [argument]))
+    except (TypeError, ValueError) as error:
+        # Our recipes begin with their name.
+        text = str(error) if path in str(error) else f"{name}: {error}"
+        raise UserError(text) from error
+    for key, value in changes.items():
+        set_value(config, key, value)
+    return config.lock()
+
+
+def find(path: str) -> pathlib.Path:
+    """The file of a recipe: `path`, or the one of that name that the package brings.
+
+    `path` may leave out `configs/`. Raises UserError where there is none.
+    """
+    package = pathlib.Path(vit_ssl_jax.__file__).parent
+    folders = [root / "configs" for root in (package, package.parent)]
+    inside = path.removeprefix("configs/")
+    for file in [pathlib.Path(path), *(folder / inside for folder in folders)]:
+        if file.is_file():
+            return file
+    known = {file.name for folder in folders for file in folder.glob("*.py")}
+    known = sorted(known - {"__init__.py"})
+    close = difflib.get_close_matches(inside, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else ""
+    raise UserError(
+        f"{path} doesn't exist; {hint or 'configs/ has ' + ', '.join(known)}"
+    )
+
+
+def set_value(config: ConfigDict, key: str, value) -> None:
+    """Sets `config`'s value at a dotted key; raises UserError where that can't be."""
+    *above, last = key.split(".")
+    part = config
+    for depth, name in enumerate([*above, last]):
+        known = list(part) if isinstance(part, ConfigDict) else []
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f". Did you mean {'.'.join([*above[:depth], *close])}?"
+            raise UserError(f"the config has no key {key}{hint if close else ''}")
+        if depth < len(above):
+            part = part[name]
+    try:
+        part[last] = value
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.{key}: {error}") from error
