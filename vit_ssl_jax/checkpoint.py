@@ -1,7 +1,6 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
 import contextlib
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,15 +39,11 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                run=ocp.args.JsonSave(
-                    {"seconds": seconds, "digest": int(digest(state))}
-                ),
-            ),
+        run = {"seconds": seconds, "digest": int(digest(state))}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
         )
+        self._manager.save(step, args=args)
 
     def restore(self, *likes):
         """Restores the newest whole checkpoint: `(state, seconds)`, or None.
@@ -224,8 +219,8 @@ def digest(tree):
 def _shapes(tree):
     """Flat `{path: shape}` of arrays, shapes or checkpoint metadata."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    return {name(path): tuple(x.shape) for path, x in leaves}
+    names = (jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+    return {name: tuple(x.shape) for name, (_, x) in zip(names, leaves)}
 
 
 def _reason(error):
