@@ -59,9 +59,13 @@ setup(
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # runs the notebook
             # The TPU compiler, for plans: it needs no TPU, but exists for this only.
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "pyyaml>=6",
             "ruff>=0.12",
             "scipy>=1.13",

@@ -273,3 +273,15 @@ def test_evaluators_of_two_processes_find_what_one_does(tmp_path, config):
         for name in a:
             if name.startswith(("train/", "ssl/", "online/")):
                 np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.slow  # ~ 30 s
+def test_a_process_that_dies_ends_the_others(tmp_path):
+    port = free_port()
+    pair = [start(tmp_path, i, port, steps=4000) for i in range(2)]
+    next(line for line in iter(pair[0].stdout.readline, "") if "step 5/" in line)
+    pair[1].kill()
+    (rest, _), codes = finish(*pair)
+    assert codes[0] == 1
+    assert rest.strip().splitlines()[-1].startswith("error: this process can't go on")
+    assert "goes on from the last checkpoint" in rest

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -25,6 +26,12 @@ PROCESSES = dict(
     num_processes="How many there are. A TPU pod or SLURM's srun tells all three itself.",
     process_id="Which of them this is, from 0.",
     start_timeout="Seconds that they wait for each other at the start; 300.",
+)
+
+LOST = (
+    "error: this process can't go on, or has lost another one, and all of them end; what "
+    "the first one printed says why. The same command, on all hosts, goes on from the last "
+    "checkpoint"
 )
 
 
@@ -55,9 +62,9 @@ def start(run, optional=(), several=False, **texts):
         logging.set_verbosity(logging.WARNING)
         calm_libtpu()
         values = {name: flags.FLAGS[name].value for name in names}
+        joined = False
         try:
-            if several:
-                join(values)
+            joined = several and join(values)
             run(**values)
         except UserError as error:
             sys.exit(f"error: {error}")
@@ -65,6 +72,12 @@ def start(run, optional=(), several=False, **texts):
             print("interrupted; the same command goes on from the last checkpoint")
             sys.stdout.flush()
             os._exit(130)  # threads of half-imported libraries don't outlive it well
+        except Exception:
+            if not joined:
+                raise
+            traceback.print_exc()
+            print(LOST, file=sys.stderr, flush=True)
+            os._exit(1)  # not to wait for the others, which may wait for this one
 
     def parse(argv):
         wrong = UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError
@@ -77,13 +90,13 @@ def start(run, optional=(), several=False, **texts):
 
 
 def join(values):
-    """Joins the other processes of the run, if it has any."""
+    """Joins the other processes of the run: whether it has any."""
     place = [flags.FLAGS[name].value for name in PROCESSES]
     group, timeout = clusters.find_group(*place[:3]), place[3] or "300"
     if not timeout.isdecimal() or int(timeout) < 1:
         raise UserError(f"--start_timeout={timeout}: give seconds, a whole number")
     if group is None:
-        return
+        return False
     from vit_ssl_jax import (
         collected,
         processes,
@@ -92,6 +105,7 @@ def join(values):
     config = json.loads(values["config"].to_json_best_effort())
     facts = {f"config.{k}": v for k, v in collected.flatten(config).items()}
     processes.start(group, {**values, **facts, "config": ""}, int(timeout))
+    return True
 
 
 def calm_libtpu():
