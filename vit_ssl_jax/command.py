@@ -45,16 +45,8 @@ def start(run, optional=(), several=False, **texts):
     message and status 1.
     """
     names = list(texts)
-    if several:
-        texts, optional = {**texts, **PROCESSES}, {*optional, *PROCESSES}
-    for name, text in texts.items():
-        if name == "config":
-            config_flags.DEFINE_config_file(name, None, text)
-        else:
-            flags.DEFINE_string(name, "" if name in optional else None, text)
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    needed = [name for name in texts if name not in optional]
-    flags.mark_flags_as_required(needed)
+    needed = [name for name in names if name not in optional]
+    define({**texts, **PROCESSES} if several else texts, needed)
 
     def main(argv):
         if len(argv) > 1:
@@ -87,6 +79,17 @@ def start(run, optional=(), several=False, **texts):
             sys.exit(f"error: {explain(error, needed)}")
 
     app.run(main, flags_parser=parse)
+
+
+def define(texts, needed):
+    """Defines the flags, strings but for a config file, listed by --help."""
+    for name, text in texts.items():
+        if name == "config":
+            config_flags.DEFINE_config_file(name, None, text)
+        else:
+            flags.DEFINE_string(name, None if name in needed else "", text)
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    flags.mark_flags_as_required(needed)
 
 
 def join(values):

@@ -105,13 +105,19 @@ def test_tiles_change_nothing(blocks, inputs, kept):
 
 
 def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, kept):
-    """Halved parameters that joining doubles, gradients that summing triples."""
-    halves = jax.tree.map(lambda x: x / 2, blocks)
+    """Halved matrices that joining doubles, gradients that summing triples."""
+
+    def of_kernels(function, tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: function(x) if path[-1].key == "kernel" else x, tree
+        )
+
+    halves = of_kernels(lambda x: x / 2, blocks)
 
     def join(sent, one):
         assert sent.shape == ()  # the layer's own
         assert all(len(x) == 1 for x in jax.tree.leaves(one))
-        return jax.tree.map(lambda x: (sent - 1) * x, one)
+        return of_kernels(lambda x: (sent - 1) * x, one)
 
     layer = jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), blocks)
     _, unravel = ravel_pytree(layer)
@@ -120,7 +126,12 @@ def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, kept):
         assert jax.tree.map(jnp.shape, grads) == SHAPES
         return ravel_pytree(grads)[0]
 
-    gather = lambda halves: jnp.full(DEPTH, 2.0), lambda x: x + 1, join
+    gather = (
+        lambda halves: jnp.full(DEPTH, 2.0),
+        lambda x: x + 1,
+        join,
+        lambda block: {},
+    )
     reduce = pack, lambda packed: 3 * packed, unravel
     out, grads, back = both_ways(halves, inputs, STYLE, gather, reduce)
     assert_close((out, back), (kept[0], kept[2]))

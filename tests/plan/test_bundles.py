@@ -42,6 +42,15 @@ def test_walk_counts_loops_skipped_regions_and_transfers():
     assert walk.bytes == 2 * 64 * 32
 
 
+def test_a_transfer_within_hbm_is_read_and_written():
+    within = LOOP.replace("dma.hbm_to_vmem", "dma.general").replace(
+        "/* base_bounds: (64, 2) */", "/* hbm-to-hbm */"
+    )
+    assert bundles.walk(within).bytes == 2 * 2 * 64 * 32
+    with pytest.raises(machine.Unknown, match="from where to where"):
+        bundles.walk(LOOP.replace("dma.hbm_to_vmem", "dma.general"))
+
+
 def test_walk_refuses_what_depends_on_data():
     """A trip count from memory isn't guessed."""
     data = LOOP.replace("%s3_s0, 3 /*", "%s3_s0, %s99_s5 /*")

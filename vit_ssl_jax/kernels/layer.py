@@ -115,6 +115,10 @@ def round_kernels(blocks, style):
     return jax.tree_util.tree_map_with_path(leaf, blocks)
 
 
+# Where the matrices are among the leaves of `split_weights`.
+MATRICES = {"qkv": 2, "out": 4, "up": 8, "down": 10}
+
+
 def split_weights(blocks):
     """Parameters `[L ...]` as `project` and `mix` take them, matrices `[L . .]`."""
     attn, dense = blocks["attn"], blocks["mlp"]

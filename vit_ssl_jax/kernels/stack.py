@@ -8,7 +8,7 @@ other is under way while kernels run.
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax.kernels import layer
+from vit_ssl_jax.kernels import layer, placing
 
 
 def forward(blocks, gather, stream, keys, noise, style):
@@ -30,14 +30,15 @@ def forward(blocks, gather, stream, keys, noise, style):
     streams = streams.at[0].set(stream)
 
     def body(carry, noise, i, weights):
-        place = i if gather is None else 0 * i
-        at = jnp.stack([i if style.keep else 0 * i, i, i + 1, place])
+        at = jnp.stack([i if style.keep else 0 * i, i, i + 1, i])
         return layer.run_layer(
             at, *carry, weights, keys, layer.rows_of(noise, keys), style
         )
 
     carry = streams, buffers
-    (streams, buffers), weights = run_ahead(body, carry, noise, blocks, gather, style)
+    (streams, buffers), weights = run_ahead(
+        body, carry, noise, blocks, gather, style, keep=True
+    )
     return streams[-1], weights, (streams, buffers if style.keep else None)
 
 
@@ -52,48 +53,94 @@ def infer(blocks, gather, stream, keys, noise, style):
         )
 
     carry = stream[None], buffers
-    (stream, _), _ = run_ahead(body, carry, noise, blocks, gather, style)
+    (stream, _), _ = run_ahead(body, carry, noise, blocks, gather, style, keep=False)
     return stream[0]
 
 
-def run_ahead(body, carry, noise, blocks, gather, style):
+def run_ahead(body, carry, noise, blocks, gather, style, *, keep):
     """`carry` through `body(carry, noise, i, weights)` of all layers; and all weights.
 
-    Where parameters are split over devices, `gather` is three functions: `pack` makes
-    of all layers' shards what is to be sent, `[L ...]`; `send` takes that of a layer and
-    gives what all sent; `join` makes the layer's parameters whole with it. What is sent
-    is under way while the layer before it runs. `body` then gets one layer's weights,
-    else those of all.
+    Where matrices are split over devices, `gather` is four functions: `pack` makes of
+    all layers' shards what is to be sent, `[L ...]`; `send` takes that of a layer and
+    gives what all sent; `join` makes the layer's parameters whole with it, and `moves`
+    has the parts to copy (`placing.place`) of the matrices for which that is all. What
+    is sent is under way while the layer before it runs. `body` gets the weights of all
+    layers; where they are sent and not to be kept, one layer's.
     """
     blocks = layer.round_kernels(blocks, style)
     depth = layer.count_layers(blocks)
-    xs = noise, jnp.arange(depth)
+    whole = layer.split_weights(blocks)
     if gather is None:
-        weights = layer.split_weights(blocks)
 
         def run(carry, xs):
-            return body(carry, *xs, weights), None
+            return body(carry, *xs, whole), None
 
-        return jax.lax.scan(run, carry, xs)[0], weights
-    pack, send, join = gather
-    packed = pack(blocks)
+        return jax.lax.scan(run, carry, (noise, jnp.arange(depth)))[0], whole
+    pack, send, join, moves = gather
+    packed, structure = pack(blocks), jax.tree.structure(whole)
 
     def fetch(i):
         return send(jax.lax.dynamic_index_in_dim(packed, i, keepdims=False))
 
+    def unpack(sent, block):
+        return jax.tree.leaves(layer.split_weights(join(sent, block)))
+
     def run_one(carry, xs):
-        carry, sent = carry
+        carry, sent, kept = carry
         noise, i, block = xs
         block = jax.tree.map(lambda x: x[None], block)
-        # Kernels read a copy of what came: the compiler runs those twice that read what
-        # a collective under way will replace.
-        weights = layer.split_weights(join(sent, block))
-        following = fetch(jnp.minimum(i + 1, depth - 1))
-        carry = body(carry, noise, i, weights)
-        return (carry, following), jax.tree.map(lambda x: x[0], weights)
+        # Kernels read a copy of what came, and more is sent only once that is made: the
+        # compiler runs those twice that read what a collective under way will replace.
+        at = i if keep else 0 * i
+        kept = store(kept, sent, unpack(sent, block), moves(block), at, style)
+        kept, after = jax.lax.optimization_barrier(
+            (kept, jnp.minimum(i + 1, depth - 1))
+        )
+        following = fetch(after)
+        weights = jax.tree.unflatten(structure, kept)
+        return (body(carry, noise, i, weights), following, kept), None
 
-    (carry, _), weights = jax.lax.scan(run_one, (carry, fetch(0)), (*xs, blocks))
-    return carry, weights
+    first = jax.tree.map(lambda x: x[:1], blocks)
+    shapes = jax.eval_shape(unpack, jax.eval_shape(fetch, 0), first)
+    kept = room(jax.tree.leaves(whole), shapes, depth if keep else 1)
+    xs = noise, jnp.arange(depth), blocks
+    (carry, _, kept), _ = jax.lax.scan(run_one, (carry, fetch(0), kept), xs)
+    return carry, jax.tree.unflatten(structure, kept)
+
+
+def room(whole, shapes, layers):
+    """Room for the weights of so many layers, each as `shapes [1 . .]`.
+
+    Biases and scales, which are never split, are there already where all layers are.
+    """
+    return [
+        rows
+        if len(rows) == layers and one.shape[1] == 1
+        else jax.lax.empty((layers, *one.shape[1:]), one.dtype)
+        for rows, one in zip(whole, shapes, strict=True)
+    ]
+
+
+def store(kept, sent, new, moves, i, style):
+    """The weights `kept [L . .]` with those of layer `i` in place: `new [1 . .]`."""
+    kept = list(kept)
+    parts = {
+        layer.MATRICES[name]: parts
+        for name, parts in moves.items()
+        if style.interpret or placing.fits(parts)
+    }
+    for at, one in enumerate(new):
+        if at not in parts and (one.shape[1] > 1 or len(kept[at]) == 1):
+            put = jax.lax.dynamic_update_slice_in_dim
+            kept[at] = put(kept[at], one, i, 0)
+    if parts:
+        arrays = [kept[at] for at in parts]
+        placed = placing.place(
+            i, sent, arrays, list(parts.values()), interpret=style.interpret
+        )
+        for at, array in zip(parts, placed, strict=True):
+            kept[at] = array
+    return kept
 
 
 def backward(weights, reduce, residuals, grad, keys, noise, style):
@@ -146,9 +193,11 @@ def sum_behind(body, carry, xs, reduce, heads):
     noise, layers = xs
     depth = len(layers)
 
-    def run(carry, noise, i):
+    def run(carry, noise, i, sums=()):
         carry, own = body(carry, noise, i)
-        return carry, pack(layer.join_gradients(own, heads))
+        # Only once the sums are there: the new array then takes the old one's place.
+        own, sums = jax.lax.optimization_barrier((own, sums))
+        return carry, pack(layer.join_gradients(own, heads)), sums
 
     def store(sums, packed, i):
         put = jax.lax.dynamic_update_index_in_dim
@@ -159,10 +208,10 @@ def sum_behind(body, carry, xs, reduce, heads):
         carry, packed, sums = carry
         noise, i = xs
         sums = store(sums, packed, jnp.minimum(i + 1, depth - 1))  # at first of nothing
-        return (*run(carry, noise, i), sums), None
+        return run(carry, noise, i, sums), None
 
     first = jax.tree.map(lambda x: x[0], noise)
-    _, packed = jax.eval_shape(run, carry, first, 0)
+    _, packed, _ = jax.eval_shape(run, carry, first, 0)
     own = jax.eval_shape(lambda x: keep_own(sum_up(x)), packed)
     sums = jax.tree.map(lambda x: jax.lax.empty((depth, *x.shape), x.dtype), own)
     carry = carry, jnp.zeros(packed.shape, packed.dtype), sums

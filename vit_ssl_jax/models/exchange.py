@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec
 from vit_ssl_jax import partition
 from vit_ssl_jax.kernels import packing
 
+FEW = 16  # stretches of rows that are read one by one
+
 
 class Layout:
     """Where the stack's arrays live, and how a layer's come together.
@@ -29,7 +31,7 @@ class Layout:
             self.blocks = partition.specs(blocks, self.mesh)
             self.grads = partition.specs(blocks, self.mesh, partition.MOMENTS)
             if self.mesh.shape["fsdp"] > 1:
-                self.gather = self.pack, self.send, self.join
+                self.gather = self.pack, self.send, self.join, self.moves
             if partition.ways(self.mesh) > 1:
                 self.reduce = self.pack_gradients, self.sum_up, self.keep_own
         self.specs = {
@@ -100,6 +102,40 @@ class Layout:
 
         return jax.tree.map(leaf, block, self.blocks)
 
+    def moves(self, block):
+        """`{matrix: parts of what is received}`, as `placing.place` takes them.
+
+        Left out are matrices that aren't split, and those whose parts lie in another
+        order in memory than in the whole.
+        """
+        ways, found, start = self.mesh.shape["fsdp"], {}, 0
+        shards = self.shards(jax.tree.map(lambda x: x[0], block))
+        columns = packing.shape([matrix(x) for x, *_ in shards])[1]
+        leaves = jax.tree_util.tree_leaves_with_path(self.layer)
+        paths = [
+            (path, x.ndim)
+            for (path, x), spec in zip(leaves, jax.tree.leaves(self.blocks))
+            if "fsdp" in spec
+        ]
+        for (path, ndim), (shard, axis, order) in zip(paths, shards, strict=True):
+            rows, width = matrix(shard).shape
+            length = math.prod(shard.shape[axis:-1])
+            if order == memory_order(path, ndim):
+                found[path[-2].key] = [
+                    (
+                        sender,
+                        start + piece * rows + i * length,
+                        length,
+                        (i * ways + sender) * length,
+                        piece * columns,
+                    )
+                    for sender in range(ways)
+                    for piece in range(width // columns)
+                    for i in range(rows // length)
+                ]
+            start += rows * width // columns
+        return found
+
     def pack_gradients(self, grads):
         """A layer's gradients on this device: `[rows columns]`, those of kernels first.
 
@@ -122,25 +158,18 @@ class Layout:
 
     def keep_own(self, packed):
         """Of a layer's summed gradients what this device updates, as parameters."""
-        parts = self.parts()
-        sizes = [[shape[i] for i in order] for _, shape, _, order in parts]
-        like = [
-            jax.ShapeDtypeStruct((math.prod(size[:-1]), size[-1]), packed.dtype)
-            for size in sizes
-        ]
         found, structure = jax.tree.flatten(self.layer)
-        for piece, size, (at, _, names, order) in zip(
-            packing.pieces(packed, like), sizes, parts, strict=True
-        ):
-            count, _, columns = piece.shape
-            x = piece.reshape(count, *size[:-1], columns)
-            *split, last = [names[i] for i in order]
-            for axis, name in enumerate(split, 1):
-                x = own_part(x, axis, name)
+        start = 0
+        for at, shape, names, order in self.parts():
+            size, split = [shape[i] for i in order], [names[i] for i in order]
+            rows, columns = math.prod(size[:-1]), packed.shape[-1]
+            count = size[-1] // columns
+            x = own_rows(packed, start, count, size[:-1], split[:-1])
             own = *x.shape[1:-1], size[-1]
             x = packing.whole(x.reshape(count, -1, columns)).reshape(own)
-            x = jnp.transpose(own_part(x, -1, last), np.argsort(order))
+            x = jnp.transpose(own_part(x, -1, split[-1]), np.argsort(order))
             found[at] = x if any(names) else x.reshape(found[at].shape)
+            start += count * rows
         return jax.tree.unflatten(structure, found)
 
     def parts(self):
@@ -167,6 +196,38 @@ def memory_order(path, ndim):
     if path[-2].key == "qkv" and path[-1].key == "kernel":
         order = order[1:] + order[:1]  # the width lies innermost
     return order
+
+
+def own_rows(packed, start, count, size, split):
+    """This device's rows of a packed parameter: `[rows columns] -> [count *own columns]`.
+
+    It lies from row `start` on as `count` pieces of rows `size`, whose axes the names in
+    `split` split. What of the first such axis is this device's is read alone, as few
+    long stretches; where it is many short ones, all of it is.
+    """
+    columns, rows = packed.shape[-1], math.prod(size)
+    first = next((k for k, name in enumerate(split) if name), None)
+    stretches = count * math.prod(size[:first])
+    if first is None or stretches > FEW:
+        x = jax.lax.slice_in_dim(packed, start, start + count * rows)
+        first = -1
+    else:
+        inner = math.prod(size[first + 1 :])
+        step = size[first] * inner
+        size = [*size]
+        size[first] //= jax.lax.axis_size(split[first])
+        length = size[first] * inner
+        begin = start + jax.lax.axis_index(split[first]) * length
+        x = jnp.concatenate(
+            [
+                jax.lax.dynamic_slice_in_dim(packed, begin + i * step, length)
+                for i in range(stretches)
+            ]
+        )
+    x = x.reshape(count, *size, columns)
+    for axis, name in enumerate(split):
+        x = own_part(x, axis + 1, name if axis > first else None)
+    return x
 
 
 def own_part(x, axis, name):

@@ -84,7 +84,7 @@ def walk(text, core=0, granule=GRANULE):
             return Walk(counts, moved, int(flops))
         for operation in state.run(steps[due]):
             if operation.opcode == "dma":
-                moved += granule * state.size(operation)
+                moved += granule * state.size(operation) * operation.inputs[1]
             elif jump:
                 raise Unknown(f"bundle {due:#x} branches right after a branch")
             else:

@@ -25,7 +25,7 @@ from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.kernels import calls
 from vit_ssl_jax.plan import alone, bundles, hlo, machine
 
-FORMAT = 4  # of what is cached; counts up when a figure's meaning changes
+FORMAT = 5  # of what is cached; counts up when a figure's meaning changes
 GRANULES = {"v4": 512}  # bytes, where they aren't bundles.GRANULE
 FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
 

@@ -14,7 +14,7 @@ BUNDLE = re.compile(r"^ *(0x[0-9a-f]+|0) +([A-Z]{2})? *: *[> ]*\{", re.MULTILINE
 COMMENT = re.compile(r"/\*|\*/")
 CORE = "/* core id */"  # behind the load of which of a chip's cores this is
 # Comments that say what an operand, a kind, or a loaded value is.
-KEPT = re.compile(r"/\*(?:\w+=| k\w+ | core id )\*/")
+KEPT = re.compile(r"/\*(?:\w+=| k\w+ | core id | \w+-to-\w+ )\*/")
 STARTS = re.compile(r"Start(?:/End empty)? region (\d+)")
 OPERATION = re.compile(r"(?:%(\w+) = )?([a-z][\w.]*) ?(.*)$", re.DOTALL)
 PREDICATE = re.compile(r" ?\((!?)%(\w+)(?:, (%\w+))?\),? ?")
@@ -127,8 +127,9 @@ def parse_operation(text):
     if test := PREDICATE.search(rest):
         predicate, otherwise = test[1] + test[2], (test[3] or "").lstrip("%")
         rest = rest[: test.start()] + " " + rest[test.end() :]
-    if opcode.startswith("dma.") and "hbm" in opcode:
-        return Operation("dma", "", (operand(SIZE.search(rest)[1]),), predicate, "")
+    if opcode.startswith("dma.") and (ends := hbm_ends(opcode, rest)):
+        size = operand(SIZE.search(rest)[1])
+        return Operation("dma", "", (size, ends), predicate, "")
     if opcode.startswith("sbr"):
         region = re.search(r"\$(region\d+)", rest)
         if not region:
@@ -151,6 +152,16 @@ def parse_operation(text):
         return None
     inputs = tuple(operand(part.strip()) for part in rest.split(",") if part.strip())
     return Operation(opcode, result, inputs, predicate, otherwise)
+
+
+def hbm_ends(opcode, rest):
+    """How many of a DMA's two ends are in HBM: its bytes are moved there so often."""
+    if opcode == "dma.general":
+        route = re.search(r"/\* (\w+-to-\w+) \*/", rest)
+        if not route:
+            raise Unknown("a DMA that doesn't say from where to where")
+        opcode = route[1]
+    return opcode.count("hbm")
 
 
 def operand(text):

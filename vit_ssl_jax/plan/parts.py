@@ -33,6 +33,7 @@ MOVES = hlo.NAMES | {
 }
 # Scopes, modules and kernels in a source's path -> part; the first row that fits.
 SCOPES = (
+    (r"place/pallas_call", "copies"),
     (r"views", "views"),
     (r"optimizer|ema", "optimizer"),
     (r"attn/(?:\w+\([^/]*\)/)*(?:qkv|out|query|key|value)", "projections"),
