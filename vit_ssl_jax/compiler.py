@@ -1,7 +1,6 @@
 """What the TPU compiler is told of a step, so that devices send while they compute."""
 
 from vit_ssl_jax import flops
-from vit_ssl_jax.kernels import calls
 
 KERNEL = "pallas_call"
 # Collectives are under way while kernels run. Without these a kernel waits for them.
@@ -10,8 +9,7 @@ OVERLAP = {
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
     "xla_tpu_enable_async_collective_fusion_with_mosaic_custom_call": True,
 }
-# A kernel that is joined with a collective gets this much of VMEM, not what it asks for;
-# and the compiler may put one of its large operands there, too.
+# A kernel that is joined with a collective gets this much of VMEM, not what it asks for.
 ROOM = "xla_tpu_scoped_vmem_limit_kib"
 
 
@@ -20,14 +18,10 @@ def options(step, mesh, *shapes):
 
     That is everywhere but on several TPU chips that run kernels of ours.
     """
-    device = mesh.devices.flat[0]
-    if device.platform != "tpu" or mesh.size == 1:
+    if mesh.devices.flat[0].platform != "tpu" or mesh.size == 1:
         return None
     rooms = list(kernel_rooms(step.trace(*shapes).jaxpr.jaxpr))
-    if not rooms:
-        return None
-    room = max(*rooms, calls.room(device.device_kind, several=True))
-    return OVERLAP | {ROOM: room >> 10}
+    return OVERLAP | {ROOM: max(rooms) >> 10} if rooms else None
 
 
 def kernel_rooms(jaxpr):

@@ -6,19 +6,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 VMEM = 120 * 2**20  # bytes that a kernel may use
-# Memory beside a core that kernels may use, by the name of the device.
-CHIPS = {
-    "TPU v5 lite": 124 << 20,
-    "TPU v5": 60 << 20,
-    "TPU v6 lite": 124 << 20,
-    "TPU7x": 60 << 20,
-}
-UNDER_WAY = 20 << 20  # bytes of it that collectives under way may use
-
-
-def room(kind, *, several):
-    """Bytes of VMEM for a kernel on a kind of device, one or `several`; 0: unknown."""
-    return max(CHIPS.get(kind, 0) - (UNDER_WAY if several else 0), 0)
 
 
 def rows(tile, width):

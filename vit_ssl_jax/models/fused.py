@@ -10,14 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.kernels import calls, layer, stack
+from vit_ssl_jax.kernels import layer, stack
 from vit_ssl_jax.kernels.attention import NEVER
 from vit_ssl_jax.models import exchange
 
 LEAST = 0.5  # of a product's rows that must be of use
 LONGEST = 640  # tokens: the scores of a head stay in VMEM
-# Whose matrix units are so fast that loops in kernels hold them up.
-FAST = ("TPU v6 lite", "TPU7x")
+UNDER_WAY = 20 << 20  # bytes beside a core that collectives under way may use
+# By the name of the device: memory beside a core that kernels may use, in bytes; and
+# whether its matrix units are so fast that loops in kernels hold them up.
+CHIPS = {
+    "TPU v5 lite": (124 << 20, False),
+    "TPU v5": (60 << 20, False),
+    "TPU v6 lite": (124 << 20, True),
+    "TPU7x": (60 << 20, True),
+}
 
 
 def choose(blocks, shape):
@@ -29,13 +36,13 @@ def choose(blocks, shape):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None or blocks.style.dtype != "bfloat16":
         return None
-    kind = mesh.abstract_device.device_kind
+    room, unroll = CHIPS.get(mesh.abstract_device.device_kind, (0, False))
     batch, tokens, width = shape
     lanes = all(size % 128 == 0 for size in (width, blocks.hidden))
     ways = partition.ways(mesh)
     if not lanes or tokens > LONGEST or mesh.shape["tensor"] > 1 or batch % ways:
         return None
-    room = calls.room(kind, several=ways > 1)
+    room -= UNDER_WAY if ways > 1 else 0
     tile = choose_tile(batch // ways * padded(tokens), width, blocks.hidden, room)
     if tile is None:
         return None
@@ -47,7 +54,7 @@ def choose(blocks, shape):
         dropout=blocks.dropout,
         keep=style.remat != "full",
         tile=tile,
-        unroll=kind in FAST,
+        unroll=unroll,
         vmem=needed(tile, width, blocks.hidden),
     )
 
