@@ -55,7 +55,8 @@ def choose(blocks, shape):
         keep=style.remat != "full",
         tile=tile,
         unroll=unroll,
-        vmem=needed(tile, width, blocks.hidden),
+        # What is unrolled holds more at once, and asks for all there is.
+        vmem=room if unroll else needed(tile, width, blocks.hidden),
     )
 
 
