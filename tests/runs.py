@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -103,6 +104,12 @@ def train_logged(config, workdir, *flags):
         both = dict(stdout=out, stderr=subprocess.STDOUT)
         command += [f"--workdir={workdir}", *flags]
         subprocess.run(command, cwd=ROOT, check=True, **both)
+
+
+def free_port():
+    """A port that nobody listens at."""
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
 
 
 def environment(devices):

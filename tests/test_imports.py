@@ -16,7 +16,8 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors", "published"],
-    ["clusters", "processes", "recipes", "collected"],
+    ["clusters", "rollcall", "recipes", "collected"],
+    ["processes"],
     [
         "command",
         "kernels",
