@@ -1,5 +1,7 @@
 """Costs of kernels of which the count is known, compiled for a TPU that isn't here."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -203,3 +205,13 @@ def test_utilization_weighs_bundles_by_their_executions():
     assert spills == 9
     with pytest.raises(UserError, match="2 bundles' utilization of 3"):
         kernels.utilization(text, jnp.array([1, 9, 9]))
+
+
+def test_results_that_share_an_operand_s_memory_are_found():
+    one = "x, output_to_operand_aliasing={{}: (3, {})}, metadata={}"
+    two = "output_to_operand_aliasing={{0}: (2, {}), {2}: (5, {})}, calls=%x"
+    aliases = [
+        kernels.find_aliases(types.SimpleNamespace(attributes=text))
+        for text in (one, two, "metadata={}")
+    ]
+    assert aliases == [[[3, 0]], [[2, 0], [5, 2]], []]

@@ -41,6 +41,7 @@ def compile_alone(path):
         TARGET,
         results if len(results) > 1 else results[0],
         custom_call_api_version=1,
+        input_output_aliases=dict(job.get("aliases", [])),
         legacy_backend_config=json.dumps(job["config"]),
     )
     compiled = jax.jit(lambda *inputs: call(*inputs)).lower(*operands).compile()

@@ -73,7 +73,9 @@ def make_job(item, types, chip):
     custom["input_memory_space_colors"] = [
         {"operand_index": i, "color": array.space} for i, array in enumerate(operands)
     ]
-    on_chip = sum(array.bytes for array in (*operands, *results) if array.space == 1)
+    shared = [pair for pair in find_aliases(item) if results[pair[1]].space == 1]
+    own = [a for i, a in enumerate(results) if i not in {pair[1] for pair in shared}]
+    on_chip = sum(array.bytes for array in (*operands, *own) if array.space == 1)
     for memory in config.get("scoped_memory_configs", []):  # beside those arrays
         if on_chip and int(memory["memory_space"]) == 1:
             memory["size"] = str(min(int(memory["size"]), calls.VMEM - on_chip))
@@ -82,12 +84,20 @@ def make_job(item, types, chip):
         {"color": array.space, **({"shape_index": [i]} if several else {})}
         for i, array in enumerate(results)
     ]
-    return {
+    job = {
         "chip": chip.name,
         "config": config,
         "operands": [[a.dtype, list(a.shape), a.layout] for a in operands],
         "results": [[a.dtype, list(a.shape), a.layout] for a in results],
     }
+    return job | ({"aliases": shared} if shared else {})
+
+
+def find_aliases(item):
+    """`[[operand, result]]` that share memory, of an instruction."""
+    text = re.search(r"output_to_operand_aliasing=\{(.*?\))\}", item.attributes)
+    pairs = re.findall(r"\{(\d*)\}: \((\d+),", text[1] if text else "")
+    return [[int(operand), int(result or 0)] for result, operand in pairs]
 
 
 def price(name, job, chip, log):
