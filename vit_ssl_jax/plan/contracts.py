@@ -55,7 +55,7 @@ def gathered_activations(module, slices=1):
         for item in items:
             if item.opcode not in GATHERS:
                 continue
-            if slices > 1 and not item.source and "chain_id=" in item.attributes:
+            if slices > 1 and not item.source:
                 continue  # the end of a sum between slices, which is a chain of three
             operands = [array for name in item.inputs for array in types[name]]
             others = [
