@@ -57,6 +57,28 @@ def test_two_processes_are_one_run_which_one_continues(tmp_path):
     )
 
 
+@pytest.mark.slow  # ~ 40 s
+def test_two_processes_continue_what_one_began(tmp_path):
+    begun = runs.command(tmp_path, devices=4, steps=6)
+    (output,), codes = finish(begun)
+    assert codes == [0], output
+    port = free_port()
+    pair = [start(tmp_path, i, port, steps=10) for i in range(2)]
+    outputs, codes = finish(*pair)
+    assert codes == [0, 0], outputs
+    assert len(losses(tmp_path)) == 10
+
+
+@pytest.mark.slow  # ~ 15 s
+def test_tensor_parallelism_beyond_a_process_is_refused(tmp_path):
+    port, mesh = free_port(), dict(mesh__data=1, mesh__tensor=4)
+    changes = {"vit__variant": "2x32x4/8", **mesh}
+    pair = [start(tmp_path, i, port, **changes) for i in range(2)]
+    outputs, codes = finish(*pair)
+    assert codes == [1, 1], outputs
+    assert all("4 doesn't divide the 2 devices of a process" in x for x in outputs)
+
+
 def test_processes_with_other_configs_are_refused_before_any_work(tmp_path):
     port = free_port()
     pair = [start(tmp_path, i, port, seed=i) for i in range(2)]

@@ -118,8 +118,16 @@ def check_batch(config, mesh):
 
 
 def check_tensor(model, mesh):
-    """Raises UserError unless tensor parallelism divides the encoder's heads."""
+    """Raises UserError unless tensor parallelism divides the encoder's heads.
+
+    And, of several processes, the devices of each: a process has images of its own.
+    """
     ways, heads = mesh.shape["tensor"], model.encoder.heads
+    if jax.process_count() > 1 and jax.local_device_count() % ways:
+        raise UserError(
+            f"config.mesh.tensor: {ways} doesn't divide the {jax.local_device_count()} "
+            "devices of a process; choose one that does"
+        )
     if heads % ways:
         raise UserError(
             f"config.mesh.tensor: {ways} doesn't divide the {heads} heads of the ViT"

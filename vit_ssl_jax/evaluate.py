@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import checkpoint, collected, command, judged, processes, startup
+from vit_ssl_jax import checkpoint, collected, command, judged, startup
 from vit_ssl_jax.checks import check_evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.errors import UserError
@@ -228,13 +228,12 @@ def show(name, value):
 def run(config, checkpoint, workdir):
     """The command."""
     paths = [path for path in checkpoint.split(",") if path]
-    evaluate(config, paths, workdir, processes.say)
+    evaluate(config, paths, workdir)
 
 
 if __name__ == "__main__":
     command.start(
         run,
-        several=True,
         optional=("workdir",),
         config="Suite, configs/eval_NAME.py or configs/probe_NAME.py.",
         checkpoint="Workdirs of runs or their checkpoints/STEP, parted by commas.",

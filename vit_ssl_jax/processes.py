@@ -74,17 +74,11 @@ def together():
         raise UserError(text)
 
 
-def say(text):
-    """Prints a line, on process 0 alone."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
 def any_process(true):
     """Whether something is true on any process."""
     if jax.process_count() == 1:
         return bool(true)
-    return bool(np.any(multihost_utils.process_allgather(np.uint8(true))))
+    return bool(np.any(multihost_utils.process_allgather(np.uint8(bool(true)))))
 
 
 def wait_for_all(name):

@@ -212,10 +212,13 @@ def key_shape(sharding):
 def put_batch(batch, mesh):
     """Sends this process's share of a batch (numpy) to the devices."""
     sharding = partition.batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
-        batch,
-    )
+
+    def leaf(x):
+        x = np.asarray(x)
+        whole = (len(x) * jax.process_count(), *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, x, whole)
+
+    return jax.tree.map(leaf, batch)
 
 
 def take(tree, count, mesh):
