@@ -26,8 +26,7 @@ def call_roll(*others, seconds=10.0, count=2, hosts=(), said=None):
     def take_part(call, number, me):
         group = clusters.Group(coordinator, me["count"], me["index"], hosts)
         try:
-            deadline = time.monotonic() + seconds
-            call(group, me, deadline, seconds, said.append)
+            call(group, me, seconds, said.append)
             problems[number] = ""
         except UserError as error:
             problems[number] = str(error)
@@ -71,7 +70,7 @@ def test_a_process_alone_says_where_it_looked():
     with pytest.raises(
         UserError, match="process 1 on host1 did not reach process 0 at"
     ):
-        rollcall.answer_roll(group, about(1), time.monotonic() + 0.5, 0.5, print)
+        rollcall.answer_roll(group, about(1), 0.5)
 
 
 def test_other_versions_and_configs_are_refused_by_name():
@@ -92,11 +91,8 @@ def test_one_number_twice_is_refused():
 
 def test_a_process_that_was_started_again_counts_once():
     coordinator = f"localhost:{free_port()}"
-    deadline = time.monotonic() + 20
     group = clusters.Group(coordinator, 3, 0)
-    server = threading.Thread(
-        target=rollcall.take_roll, args=(group, about(0, 3), deadline, 20, print)
-    )
+    server = threading.Thread(target=rollcall.take_roll, args=(group, about(0, 3), 20))
     server.start()
     link = connect(coordinator)
     link.sendall(json.dumps(about(1, 3)).encode() + b"\n")
@@ -105,7 +101,7 @@ def test_a_process_that_was_started_again_counts_once():
     others = [
         threading.Thread(
             target=rollcall.answer_roll,
-            args=(clusters.Group(coordinator, 3, i), about(i, 3), deadline, 20, print),
+            args=(clusters.Group(coordinator, 3, i), about(i, 3), 20),
         )
         for i in (1, 2)
     ]
@@ -137,20 +133,17 @@ def test_a_port_in_use_is_an_error_that_names_it():
         port = server.getsockname()[1]
         group = clusters.Group(f"localhost:{port}", 2, 0)
         with pytest.raises(UserError, match=f"can't listen at port {port}"):
-            rollcall.take_roll(group, about(0), time.monotonic() + 5, 5, print)
+            rollcall.take_roll(group, about(0), 5)
 
 
 def test_strangers_at_the_port_are_ignored():
     coordinator = f"localhost:{free_port()}"
     group = [clusters.Group(coordinator, 2, i) for i in range(2)]
-    deadline = time.monotonic() + 20
-    server = threading.Thread(
-        target=rollcall.take_roll, args=(group[0], about(0), deadline, 20, print)
-    )
+    server = threading.Thread(target=rollcall.take_roll, args=(group[0], about(0), 20))
     server.start()
     for text in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"\n"):
         with connect(coordinator) as link:
             link.sendall(text)
-    rollcall.answer_roll(group[1], about(1), deadline, 20, print)
+    rollcall.answer_roll(group[1], about(1), 20)
     server.join(20)
     assert not server.is_alive()

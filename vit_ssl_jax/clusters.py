@@ -4,7 +4,6 @@ import dataclasses
 import glob
 import os
 import re
-import urllib.error
 import urllib.request
 
 from vit_ssl_jax.errors import UserError
@@ -95,7 +94,7 @@ def expand(nodes):
 
 def by_tpu(env):
     """The hosts of a TPU slice, or of several slices; None on a single host."""
-    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*"):
+    if not has_chips():
         return None
     if workers := env.get("TPU_WORKER_HOSTNAMES"):  # GKE
         return of_slices(workers, env.get("TPU_WORKER_ID"), env)
@@ -108,6 +107,11 @@ def by_tpu(env):
     workers = ",".join(worker.split(":")[-1] for worker in workers.split(","))
     pairs = re.findall(r"^(\w+): *'?([^'\n]*)'?$", ask("tpu-env", env), re.MULTILINE)
     return of_slices(workers, ask("agent-worker-number", env), {**dict(pairs), **env})
+
+
+def has_chips():
+    """Whether this host has TPU chips."""
+    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def of_slices(workers, number, env):

@@ -1,6 +1,5 @@
 """What the commands with a config share: flags in, one clear message out."""
 
-import glob
 import json
 import os
 import pathlib
@@ -100,10 +99,8 @@ def join(values):
         raise UserError(f"--start_timeout={timeout}: give seconds, a whole number")
     if group is None:
         return False
-    from vit_ssl_jax import (
-        collected,
-        processes,
-    )  # after the flags: a typo answers at once
+    # After the flags: a typo answers at once.
+    from vit_ssl_jax import collected, processes
 
     config = json.loads(values["config"].to_json_best_effort())
     facts = {f"config.{k}": v for k, v in collected.flatten(config).items()}
@@ -113,7 +110,7 @@ def join(values):
 
 def calm_libtpu():
     """Keeps libtpu quiet where it is installed, to plan with, but no TPU is."""
-    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*"):
+    if not clusters.has_chips():
         for key, value in NO_CLOUD.items():
             os.environ.setdefault(key, value)
 

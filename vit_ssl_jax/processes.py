@@ -21,7 +21,7 @@ TEXT_BYTES = 4000  # of an error that all are told
 VISIBLE_SECONDS = 10  # for a file of another host to be seen
 
 
-def start(group, facts, timeout, say=print):
+def start(group, facts, timeout):
     """Joins the processes of a `clusters.Group`: from here on jax sees all devices.
 
     To be called before anything has asked jax for devices. `facts` (dict, by process)
@@ -34,9 +34,8 @@ def start(group, facts, timeout, say=print):
     versions |= {"python": ".".join(platform.python_version_tuple()[:2])}
     about = dict(index=group.index, count=group.count, host=socket.gethostname())
     about["facts"] = json.loads(json.dumps({**versions, **facts}))
-    deadline = time.monotonic() + timeout
     call = rollcall.take_roll if group.index == 0 else rollcall.answer_roll
-    call(group, about, deadline, timeout, say)
+    call(group, about, timeout)
     jax.distributed.initialize(
         group.coordinator,
         group.count,

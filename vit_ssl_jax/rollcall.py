@@ -11,8 +11,9 @@ ANSWER_SECONDS = 10  # for a process that is there to say who it is
 REMIND_SECONDS = 30
 
 
-def take_roll(group, about, deadline, timeout, say):
+def take_roll(group, about, timeout, say=print):
     """Process 0's part: waits for the others and tells them how it went."""
+    deadline = time.monotonic() + timeout
     port = int(group.coordinator.rsplit(":", 1)[1])
     there, links = {0: about}, {}
     reminder = time.monotonic() + REMIND_SECONDS
@@ -54,8 +55,9 @@ def take_roll(group, about, deadline, timeout, say):
         raise UserError(problem)
 
 
-def answer_roll(group, about, deadline, timeout, say):
+def answer_roll(group, about, timeout, say=print):
     """The part of the others: they say who they are until process 0 has heard all."""
+    deadline = time.monotonic() + timeout
     host, port = group.coordinator.rsplit(":", 1)
     reminder, reason = time.monotonic() + REMIND_SECONDS, "no answer"
     while (now := time.monotonic()) < deadline:

@@ -146,12 +146,13 @@ def gradients(golden):
     return backward_rows(golden, table.export_params(rows, grads), grads)
 
 
-def backward_rows(golden, theirs, grads):
+def backward_rows(golden, theirs, grads, tolerance=ledger.GRADIENT):
     """Rows of all gradients of a case: `theirs` by their names, `grads` our tree."""
-    return [*gradient_rows(golden, theirs, ""), *total_norm_rows(golden, grads)]
+    rows = gradient_rows(golden, theirs, "", tolerance)
+    return [*rows, *total_norm_rows(golden, grads)]
 
 
-def gradient_rows(golden, grads, prefix):
+def gradient_rows(golden, grads, prefix, tolerance=ledger.GRADIENT):
     """Rows of gradients and of their stored norms; `prefix` stands before a name."""
     values = {f"grad/{prefix}{name}": x for name, x in grads.items()}
     norms = {
@@ -162,7 +163,7 @@ def gradient_rows(golden, grads, prefix):
         {"grad_l2": golden.json.get("grad_l2", {})}, sep="/"
     )
     return [
-        *ledger.compare(golden, values, ledger.GRADIENT),
+        *ledger.compare(golden, values, tolerance),
         *ledger.compare(golden, norms, ledger.GRADIENT, stored),
     ]
 

@@ -11,6 +11,9 @@ from vit_ssl_jax.interop import relvit as names
 from vit_ssl_jax.methods import relvit
 from vit_ssl_jax.ops import patches, relations
 
+# Theirs of the class token are 2.7e-6 of the largest off what the same model gives in
+# float64, so ours can't be asked to be nearer than that.
+GRADIENT = ledger.Tolerance(relative=1e-4, largest=5e-6)
 ANGLE = ledger.Tolerance(absolute=1e-3)  # theirs is arccos near 1 in float32
 NAMES = {  # task -> theirs
     "relations": "rel",
@@ -168,7 +171,7 @@ def tensors(golden):
         *label_rows(golden, views["order"], model.encoder.grid, "in/{}".format),
         *ledger.compare(golden, out, ledger.TENSOR),
         *ledger.compare(golden, losses, ledger.LOSS),
-        *mae.backward_rows(golden, theirs, grads),
+        *mae.backward_rows(golden, theirs, grads, GRADIENT),
     ]
 
 
@@ -191,4 +194,4 @@ def gradients(golden):
     grad = jax.jit(jax.grad(lambda *xs: loss_fn(*xs, model, smoothing)[0]))
     grads = grad(params, views)
     theirs = names.export_relvit(rows, grads)["state_dict"]
-    return mae.backward_rows(golden, theirs, grads)
+    return mae.backward_rows(golden, theirs, grads, GRADIENT)

@@ -182,6 +182,29 @@ def test_what_slices_exchange_is_neither_a_transfer_nor_an_activation():
     ]
 
 
+SUMMED = """HloModule step, is_scheduled=true
+
+ENTRY %main (w: f32[2,64,32], b: f32[2,64], q: u8[8,4]) -> f32[2,64,32] {
+  %w = f32[2,64,32]{2,1,0} parameter(0), sharding={devices=[1,1,2,4]<=[8] last_tile_dim_replicate}, metadata={op_name="state.params['blocks']['block']['w']"}
+  %b = f32[2,64]{1,0} parameter(1), sharding={replicated}, metadata={op_name="state.params['blocks']['block']['b']"}
+  %q = u8[8,4]{1,0} parameter(2), metadata={op_name="batch['image']"}
+  %part = f32[65,16]{1,0} copy(%w)
+  %sum = f32[65,64]{1,0} all-gather(%part), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={1}
+  %other = f32[65,32]{1,0} all-gather(%part), channel_id=2, replica_groups={{0,1}}, dimensions={1}
+  ROOT %new = f32[2,64,32]{2,1,0} copy(%w)
+}
+"""
+
+
+def test_what_ends_a_sum_between_slices_is_a_layer_s_gradients():
+    """64 x 64 weights and 64 biases together; half as many values are an activation."""
+    found = contracts.violations(SUMMED, dtype="float32", slices=2)
+    gathers = [line for line in found if line.startswith("all-gather")]
+    assert len(gathers) == 1 and gathers[0].endswith("other")
+    found = contracts.violations(SUMMED, dtype="float32", slices=1)
+    assert sum(line.startswith("all-gather") for line in found) == 2
+
+
 def count_steps_compiled(caplog, workdir):
     """Trains a few steps; returns how many programs `step` was compiled to."""
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):

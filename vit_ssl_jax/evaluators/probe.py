@@ -212,5 +212,4 @@ def check_folder(config, feed, folder, about):
             f"{folder} holds a probe with other settings ({'; '.join(changed)}); give "
             "it a new folder, or delete that one"
         )
-    if jax.process_index() == 0:
-        workdir.replace(path, json.dumps(new, indent=2) + "\n")
+    workdir.replace(path, json.dumps(new, indent=2) + "\n")

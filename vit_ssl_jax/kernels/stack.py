@@ -92,7 +92,7 @@ def run_ahead(body, carry, noise, blocks, gather, style, *, keep):
         # Kernels read a copy of what came, and more is sent only once that is made: the
         # compiler runs those twice that read what a collective under way will replace.
         at = i if keep else 0 * i
-        kept = store(kept, sent, unpack(sent, block), moves(block), at, style)
+        kept = put_weights(kept, sent, unpack(sent, block), moves(block), at, style)
         kept, after = jax.lax.optimization_barrier(
             (kept, jnp.minimum(i + 1, depth - 1))
         )
@@ -102,13 +102,13 @@ def run_ahead(body, carry, noise, blocks, gather, style, *, keep):
 
     first = jax.tree.map(lambda x: x[:1], blocks)
     shapes = jax.eval_shape(unpack, jax.eval_shape(fetch, 0), first)
-    kept = room(jax.tree.leaves(whole), shapes, depth if keep else 1)
+    kept = empty_weights(jax.tree.leaves(whole), shapes, depth if keep else 1)
     xs = noise, jnp.arange(depth), blocks
     (carry, _, kept), _ = jax.lax.scan(run_one, (carry, fetch(0), kept), xs)
     return carry, jax.tree.unflatten(structure, kept)
 
 
-def room(whole, shapes, layers):
+def empty_weights(whole, shapes, layers):
     """Room for the weights of so many layers, each as `shapes [1 . .]`.
 
     Biases and scales, which are never split, are there already where all layers are.
@@ -121,7 +121,7 @@ def room(whole, shapes, layers):
     ]
 
 
-def store(kept, sent, new, moves, i, style):
+def put_weights(kept, sent, new, moves, i, style):
     """The weights `kept [L . .]` with those of layer `i` in place: `new [1 . .]`."""
     kept = list(kept)
     parts = {

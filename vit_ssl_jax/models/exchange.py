@@ -65,19 +65,21 @@ class Layout:
         return jax.vmap(one)(blocks)
 
     def shards(self, block):
-        """What of a layer's parameters is split: `[(shard, split axis, order)]`.
+        """What of a layer's parameters is split: `[(shard, split axis, order, name)]`.
 
-        A shard's axes are in `memory_order`, but the last one isn't split.
+        A shard's axes are in `memory_order`, but the last one isn't split: where it
+        would be, the name is "", else it is the matrix's.
         """
         found = []
         leaves = jax.tree_util.tree_leaves_with_path(block)
         for (path, x), spec in zip(leaves, jax.tree.leaves(self.blocks), strict=True):
             if "fsdp" in spec:
                 order, split = memory_order(path, x.ndim), spec.index("fsdp") - 1
+                name = path[-2].key
                 if order[-1] == split:
-                    order = order[-1:] + order[:-1]
+                    order, name = order[-1:] + order[:-1], ""
                 axis = order.index(split)
-                found.append((jnp.transpose(x, order), axis, order))
+                found.append((jnp.transpose(x, order), axis, order, name))
         return found
 
     def send(self, shard):
@@ -93,7 +95,7 @@ class Layout:
         def leaf(x, spec):
             if "fsdp" not in spec:
                 return x
-            piece, (shard, axis, order) = next(found)
+            piece, (shard, axis, order, _) = next(found)
             sizes = list(shard.shape)
             all_shards = packing.whole(piece).reshape(-1, *sizes)
             sizes[axis] *= len(all_shards)
@@ -111,17 +113,11 @@ class Layout:
         ways, found, start = self.mesh.shape["fsdp"], {}, 0
         shards = self.shards(jax.tree.map(lambda x: x[0], block))
         columns = packing.shape([matrix(x) for x, *_ in shards])[1]
-        leaves = jax.tree_util.tree_leaves_with_path(self.layer)
-        paths = [
-            (path, x.ndim)
-            for (path, x), spec in zip(leaves, jax.tree.leaves(self.blocks))
-            if "fsdp" in spec
-        ]
-        for (path, ndim), (shard, axis, order) in zip(paths, shards, strict=True):
+        for shard, axis, _, name in shards:
             rows, width = matrix(shard).shape
             length = math.prod(shard.shape[axis:-1])
-            if order == memory_order(path, ndim):
-                found[path[-2].key] = [
+            if name:
+                found[name] = [
                     (
                         sender,
                         start + piece * rows + i * length,

@@ -36,12 +36,13 @@ def gathered_activations(module, slices=1):
     Under FSDP a chip gathers parameters, one layer of them at a time; whatever else it
     gathers is an activation, which other chips hold for other images. Shards are known
     by their sizes in any order, for layouts and casts come in between, and those of a
-    layer that are sent together by how many values they have. Small is one
+    layer that are sent together by how many values they have; so is what ends the sum
+    of a layer's gradients between slices, which is a scatter, a sum and a gather. Small is one
     vector an image, as pooled features and logits are: for the gradient of a head,
     gathering these moves less than reducing it.
     """
     shards, small = parameter_shards(module), vector_elements(module)
-    packed = packed_elements(module)
+    packed, gradients = layer_elements(module)
     if slices > 1:  # gathered between slices first, as another or a longer axis
         longer = (
             sizes_of((*shard[:i], slices * shard[i], *shard[i + 1 :]))
@@ -55,8 +56,9 @@ def gathered_activations(module, slices=1):
         for item in items:
             if item.opcode not in GATHERS:
                 continue
-            if slices > 1 and not item.source:
-                continue  # the end of a sum between slices, which is a chain of three
+            gathered = {math.prod(array.shape) for array in item.arrays}
+            if slices > 1 and gathered & gradients:
+                continue
             operands = [array for name in item.inputs for array in types[name]]
             others = [
                 array
@@ -88,15 +90,25 @@ def parameter_shards(module):
     return shards
 
 
-def packed_elements(module):
-    """Values of all shards of a layer, of each stack of layers: a set."""
-    stacks = collections.Counter()
+def layer_elements(module):
+    """How many values a layer has, of each stack: a chip's shards, and all parameters."""
+    shards, wholes = collections.Counter(), collections.Counter()
     for item in module.computations[module.entry]:
-        whole = "sharding={replicated}" in item.attributes
         stack, found, _ = item.source.rpartition("block")
-        if is_input(item) and found and "params" in stack and not whole:
-            stacks[stack] += math.prod(item.arrays[0].shape[1:])
-    return set(stacks.values())
+        if is_input(item) and found and "params" in stack:
+            ways, values = ways_split(item), math.prod(item.arrays[0].shape[1:])
+            shards[stack] += values if ways > 1 else 0
+            wholes[stack] += values * ways
+    return set((+shards).values()), set(wholes.values())
+
+
+def ways_split(item):
+    """Over how many chips an input is split; 1 where every chip has it whole."""
+    tiles = re.search(r"sharding=\{devices=\[([\d,]+)\]([^}]*)", item.attributes)
+    if not tiles:
+        return 1
+    sizes = [int(size) for size in tiles[1].split(",")]
+    return math.prod(sizes[:-1] if "last_tile_dim_replicate" in tiles[2] else sizes)
 
 
 def vector_elements(module):
