@@ -112,6 +112,26 @@ def test_a_process_that_was_started_again_counts_once():
         assert not thread.is_alive()
 
 
+def test_a_process_that_came_and_died_is_missing():
+    coordinator = f"localhost:{free_port()}"
+    links = []
+
+    def come_and_die():
+        for index in (1, 2):
+            links.append(connect(coordinator))
+            links[-1].sendall(json.dumps(about(index, 3)).encode() + b"\n")
+            time.sleep(0.3)
+            links[0].close()
+
+    thread = threading.Thread(target=come_and_die)
+    thread.start()
+    with pytest.raises(UserError, match="process 1 of 3 did not come within 2 s"):
+        rollcall.take_roll(clusters.Group(coordinator, 3, 0), about(0, 3), 2)
+    thread.join(20)
+    assert "process 1 of 3" in rollcall.read_line(links[1])["problem"]
+    links[1].close()
+
+
 def connect(coordinator):
     """A connection, once somebody listens."""
     host, port = coordinator.split(":")

@@ -26,7 +26,10 @@ def take_roll(group, about, timeout, say=print):
                 "--coordinator another port, on all hosts"
             ) from None
         problem = ""
-        while len(there) < group.count and not problem:
+        while not problem:
+            drop_gone(there, links)
+            if len(there) == group.count:
+                break
             now = time.monotonic()
             if now > deadline:
                 problem = describe_missing(group, there, timeout)
@@ -41,8 +44,7 @@ def take_roll(group, about, timeout, say=print):
             if (other := read_line(link)) is None or other.keys() != about.keys():
                 continue  # no process of ours
             index = other["index"]
-            if index in links and gone(links[index]):  # it was started again
-                del there[index]
+            drop_gone(there, links)
             problem = find_twin(there, other) or find_difference(about, other)
             there[index] = other
             if problem and index in links:
@@ -91,6 +93,12 @@ def listen(port):
     return socket.create_server(("", port), family=family, dualstack_ipv6=both)
 
 
+def drop_gone(there, links):
+    """Forgets the processes that ended while they waited: they may be started again."""
+    for index in [i for i, link in links.items() if gone(link)]:
+        del there[index], links[index]
+
+
 def gone(link):
     """Whether the other end of a connection that it says nothing on is there no more."""
     link.setblocking(False)
@@ -100,6 +108,8 @@ def gone(link):
         return False
     except OSError:
         return True
+    finally:
+        link.settimeout(ANSWER_SECONDS)
 
 
 def accept(server):
