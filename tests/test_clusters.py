@@ -17,6 +17,7 @@ def test_without_flags_and_cluster_a_process_is_a_run_by_itself(monkeypatch):
 def test_flags_describe_the_group():
     group = clusters.find_group("10.0.0.2:8476", "4", "3")
     assert group == clusters.Group("10.0.0.2:8476", 4, 3)
+    assert clusters.find_group("[fd00::2]:1", "2", "0").coordinator == "[fd00::2]:1"
 
 
 def test_one_process_by_flags_is_a_run_by_itself():
@@ -29,6 +30,11 @@ def test_one_process_by_flags_is_a_run_by_itself():
         (("a:1", "", ""), "--num_processes, --process_id is missing"),
         (("", "2", "0"), "--coordinator is missing"),
         (("a", "2", "0"), "give HOST:PORT"),
+        (("a:0", "2", "0"), "give HOST:PORT"),
+        (("a:99999", "2", "0"), "give HOST:PORT"),
+        (("http://a:1", "2", "0"), "give HOST:PORT"),
+        (("fd00::2:1", "2", "0"), "give HOST:PORT"),
+        (("a:1", "0", "0"), "give numbers"),
         (("a:1", "two", "0"), "give numbers"),
         (("a:1", "2", "-1"), "give numbers"),
         (("a:1", "2", "2"), "from 0 to 1"),
@@ -69,11 +75,23 @@ def test_a_task_of_srun_takes_the_gpu_of_its_number():
     assert group.devices == (3,)
 
 
-def test_a_task_that_sees_one_gpu_takes_it():
-    assert clusters.by_slurm({**SLURM, "CUDA_VISIBLE_DEVICES": "3"}).devices is None
-    assert clusters.by_slurm({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}).devices == (
-        3,
-    )
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "3"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, None),  # two GPUs a task, its own
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, (3,)),
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7", "SLURM_GPUS_PER_TASK": "8"}, None),
+    ],
+)
+def test_a_task_that_sees_its_own_gpus_takes_them_all(variables, devices):
+    assert clusters.by_slurm({**SLURM, **variables}).devices == devices
+
+
+def test_tasks_that_srun_did_not_start_are_refused():
+    started_otherwise = {k: v for k, v in SLURM.items() if k != "SLURM_STEP_NODELIST"}
+    with pytest.raises(UserError, match="one of 16 tasks, but not SLURM_STEP_NODELIST"):
+        clusters.by_slurm(started_otherwise)
 
 
 def test_one_task_a_node_takes_all_its_gpus():

@@ -90,15 +90,30 @@ def test_processes_with_other_configs_are_refused_before_any_work(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-SCRIPT = """
-import sys, time
+def run_script(text, *arguments, devices=(1, 1)):
+    """Starts a script as two processes: their number, a port and `arguments` follow."""
+    port = str(free_port())
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", text, str(index), port, *map(str, arguments)],
+            env=runs.environment(count),
+            cwd=runs.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index, count in enumerate(devices)
+    ]
+
+
+AGREE = """
+import sys
 from etils import epath
 from vit_ssl_jax import clusters, processes
 from vit_ssl_jax.errors import UserError
 index, port, folder = int(sys.argv[1]), sys.argv[2], epath.Path(sys.argv[3])
 processes.VISIBLE_SECONDS = 1
-group = clusters.Group(f"localhost:{port}", 2, index)
-processes.start(group, {}, 60)
+processes.start(clusters.Group(f"localhost:{port}", 2, index), {}, 60)
 for step in (1, 2):
     try:
         if step == 1:
@@ -113,24 +128,89 @@ for step in (1, 2):
 
 def test_what_fails_on_one_process_fails_on_all(tmp_path):
     """Folders that aren't the same, and an error of process 1 alone."""
-    port = free_port()
     for index in range(2):
         (tmp_path / str(index)).mkdir()
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(index), str(port), str(tmp_path)],
-            env=runs.environment(1),
-            cwd=runs.ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    outputs, codes = finish(*pair)
+    outputs, codes = finish(*run_script(AGREE, tmp_path))
     assert codes == [0, 0]
     for output in outputs:
         assert "isn't the same folder here as for process 0" in output
         assert "my disk is full" in output
+
+
+FAIL = """
+import sys
+from vit_ssl_jax import command
+
+def run(config, failing):
+    import jax
+    from vit_ssl_jax import processes
+    from vit_ssl_jax.errors import UserError
+    processes.wait_for_all("begin")
+    if jax.process_index() == int(failing):
+        raise UserError("my disk is full")
+    processes.wait_for_all("never")
+
+_, index, port, failing = sys.argv
+sys.argv = ["fail", f"--coordinator=localhost:{port}", "--num_processes=2",
+            f"--process_id={index}", "--config=configs/quickstart.py",
+            f"--failing={failing}"]
+command.start(run, several=True, config="Recipe.", failing="The process that fails.")
+"""
+
+
+@pytest.mark.slow  # ~ 15 s each
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_in_mid_run_says_why_and_ends_the_other(failing):
+    outputs, codes = finish(*run_script(FAIL, failing))
+    assert outputs[failing].strip().splitlines()[-1] == "error: my disk is full"
+    assert codes[failing] == 1
+    assert codes[1 - failing] != 0
+
+
+@pytest.mark.slow  # ~ 10 s
+def test_processes_with_other_numbers_of_devices_are_refused():
+    outputs, codes = finish(*run_script(FAIL, 0, devices=(1, 2)))
+    assert codes == [1, 1], outputs
+    for output in outputs:
+        assert "equally many devices: process 0 has 1, process 1 has 2" in output
+
+
+RESTORE = """
+import sys
+import jax
+from tests.test_checkpoint import make_state, shapes
+from vit_ssl_jax import checkpoint, clusters, processes
+index, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+processes.start(clusters.Group(f"localhost:{port}", 2, index), {}, 60)
+like = shapes(make_state(1), (2, 1, 1))
+checkpoints = checkpoint.Checkpoints(folder, keep=3)
+for step in (1, 2):
+    layout = jax.tree.map(lambda x: x.sharding, like)
+    state = jax.jit(lambda: make_state(step), out_shardings=layout)()
+    checkpoints.save(state, 10.0 * step)
+checkpoints.close()
+
+read = checkpoint._read
+def read_without_the_newest(folder, like):
+    if folder.name == "2":
+        raise OSError("the disk has a bad block")
+    return read(folder, like)
+
+if index == 1:
+    checkpoint._read = read_without_the_newest
+state, seconds = checkpoint.Checkpoints(folder, keep=3).restore(like)
+print("restored", int(state.step), seconds, flush=True)
+"""
+
+
+@pytest.mark.slow  # ~ 15 s
+def test_a_checkpoint_that_one_process_cannot_read_is_left_by_all(tmp_path):
+    outputs, codes = finish(*run_script(RESTORE, tmp_path))
+    assert codes == [0, 0], outputs
+    for output, reason in zip(outputs, ("says another process", "has a bad block")):
+        assert "restored 1 10.0" in output
+        assert reason in output
+    assert (tmp_path / "damaged-2").exists()
 
 
 @pytest.mark.slow  # ~ 60 s

@@ -91,6 +91,8 @@ def test_pictures_need_the_data_and_a_run(trained, data, tmp_path):
         pictures.draw(trained[0])
     with pytest.raises(UserError, match="no split 'validation'"):
         pictures.draw(trained[0], "validation", data=data)
+    with pytest.raises(UserError, match="count=0: the split has"):
+        pictures.draw(trained[0], data=data, count=0)
     with pytest.raises(UserError, match="no checkpoint"):
         pictures.draw(tmp_path, data=data)
 

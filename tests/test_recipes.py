@@ -44,11 +44,12 @@ def test_values_are_changed_by_dotted_key_and_keep_their_type():
         ("quickstrat.py", {}, "did you mean quickstart.py"),
         ("nothing", {}, "configs/ has .*mae_vitb.py"),
         ("quickstart.py:maee", {}, "quickstart.py:maee: choose one of"),
-        ("mae_vitl.py:x", {}, "mae_vitl.py:x: get_config"),
+        ("mae_vitl.py:x", {}, "mae_vitl.py takes no argument, and 'x'"),
         ("quickstart.py", {"batchsize": 1}, r"no key batchsize. Did you mean batch_si"),
         ("quickstart.py", {"optim.lrr": 1}, r"no key optim.lrr. Did you mean optim.lr"),
         ("quickstart.py", {"seed.x": 1}, "no key seed.x$"),
         ("quickstart.py", {"batch_size": "64"}, "config.batch_size: .*int"),
+        ("quickstart.py", {"batch_size": True}, "config.batch_size: give a number"),
         ("quickstart.py", {"vit": 3}, "config.vit: "),
     ],
 )
@@ -57,7 +58,15 @@ def test_what_cannot_be_is_explained(name, changes, said):
         recipes.load(name, **changes)
 
 
-def test_a_file_without_a_config_is_no_recipe(tmp_path):
-    (tmp_path / "x.py").write_text("")
-    with pytest.raises(UserError, match="no get_config"):
-        recipes.load(str(tmp_path / "x.py"))
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no get_config"),
+        ("def get_config(:", "x.py can't be loaded: SyntaxError: invalid syntax"),
+        ("import nothing_here", "can't be loaded: ModuleNotFoundError: No module"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
+    (tmp_path / "x.py").write_text(text)
+    with pytest.raises(UserError, match=said):
+        recipes.load(tmp_path / "x.py")

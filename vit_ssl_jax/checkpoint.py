@@ -55,10 +55,15 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for i, step in enumerate(steps):
-            out, reason = self._try(step, likes)
-            if not processes.any_process(reason):
+            with processes.together():
+                (state, seconds, saved), reason = self._try(step, likes)
+            # From here on all take part, or none: the digest is one of all devices.
+            unread = processes.any_process(reason)
+            if not unread and int(digest(state)) != saved:
+                unread, reason = True, "its numbers are not those that were saved"
+            if not unread:
                 self._set_aside(steps[:i])
-                return out
+                return state, seconds
             logging.warning(
                 "Checkpoint %s is damaged (%s); trying the one before it.",
                 self._root / str(step),
@@ -73,48 +78,46 @@ class Checkpoints:
         return None
 
     def _try(self, step, likes):
-        """`((state, seconds), "")`, or None and why it can't be read."""
+        """`((state, seconds, digest), "")`, or Nones and why this process can't read it."""
+        folder = self._root / str(step)
         try:
             found = _shapes(self._manager.item_metadata(step)["state"])
             if not found:
                 raise OSError("it lists no arrays")
             like = next((x for x in likes if found == _shapes(x)), None)
             if like is None:
-                folder, wanted = self._root / str(step), _shapes(likes[0])
-                raise UserError(_mismatch(folder, found, wanted))
-            return self._read(step, like), ""
+                raise UserError(_mismatch(folder, found, _shapes(likes[0])))
+            return _read(folder, like), ""
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 - storage fails in many ways
-            return None, _reason(error)
-
-    def _read(self, step, like):
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(like), run=ocp.args.JsonRestore()
-        )
-        out = self._manager.restore(step, args=args)
-        state, run = out["state"], out["run"]
-        if int(digest(state)) != run["digest"]:
-            raise OSError("its numbers are not those that were saved")
-        return state, run["seconds"]
+            return (None, None, None), _reason(error)
 
     def _set_aside(self, damaged):
         """Renames damaged checkpoints, so that their steps can be saved again."""
         if not damaged:
             return
-        if jax.process_index() == 0:
-            for step in damaged:
+        with processes.together():
+            for step in damaged if jax.process_index() == 0 else ():
                 target = self._root.parent / f"damaged-{step}"
                 if target.exists():
                     target.rmtree()
                 (self._root / str(step)).rename(target)
-        processes.wait_for_all("damaged checkpoints are set aside")
         self._manager.reload()
 
     def close(self):
         """Waits for the last save and raises its error, if any."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _read(folder, like):
+    """`(state, seconds, digest)`. The manager's own way waits for other processes."""
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+        state = reader.restore(folder / "state", args=ocp.args.StandardRestore(like))
+    with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
+        run = reader.restore(folder / "run", args=ocp.args.JsonRestore())
+    return state, run["seconds"], run["digest"]
 
 
 def find_folder(path):

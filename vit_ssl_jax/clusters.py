@@ -44,14 +44,17 @@ def by_flags(coordinator, num_processes, process_id):
             f"{', '.join(FLAGS)} go together, and {', '.join(missing)} is missing; give "
             "all three on every host, or none on a single one"
         )
-    if not re.fullmatch(r".+:\d+", coordinator):
+    place = re.fullmatch(r"(?:\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", coordinator)
+    if not place or not 1 <= int(place[1]) <= 65535:
         raise UserError(
             f"--coordinator={coordinator}: give HOST:PORT, the address of the host with "
-            "--process_id=0 and a free port there (10.0.0.2:8476)"
+            "--process_id=0 and a free port there (10.0.0.2:8476, [fd00::2]:8476)"
         )
-    if not (num_processes.isdecimal() and process_id.isdecimal()):
+    numbers = num_processes.isdecimal() and process_id.isdecimal()
+    if not numbers or int(num_processes) < 1:
         raise UserError(
-            f"--num_processes={num_processes} --process_id={process_id}: give numbers"
+            f"--num_processes={num_processes} --process_id={process_id}: give numbers, "
+            "how many processes there are and which of them this is, from 0"
         )
     count, index = int(num_processes), int(process_id)
     if index >= count:
@@ -67,11 +70,19 @@ def by_slurm(env):
     count = int(env.get("SLURM_STEP_NUM_TASKS", 1))
     if count == 1 or "SLURM_PROCID" not in env:
         return None
+    needed = ("SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURM_LOCALID")
+    if missing := [name for name in needed if name not in env]:
+        raise UserError(
+            f"SLURM says that this is one of {count} tasks, but not {', '.join(missing)}; "
+            f"start them by srun, or give each {', '.join(FLAGS)}"
+        )
     hosts = tuple(expand(env["SLURM_STEP_NODELIST"]))
     # A port of the job's own, so that jobs that share a node don't meet.
     port = 61440 + int(env["SLURM_JOB_ID"]) % 4096
-    # One task a GPU, all of which it sees: it takes the one of its own number.
-    shared = count > len(hosts) and "," in (env.get("CUDA_VISIBLE_DEVICES") or ",")
+    # Where a task sees the GPUs of all tasks of its host, it takes the one of its number.
+    seen = (env.get("CUDA_VISIBLE_DEVICES") or "," * count).count(",") + 1
+    bound = "SLURM_GPUS_PER_TASK" in env or seen < -(-count // len(hosts))
+    shared = count > len(hosts) and not bound
     devices = (int(env["SLURM_LOCALID"]),) if shared else None
     return Group(f"{hosts[0]}:{port}", count, int(env["SLURM_PROCID"]), hosts, devices)
 

@@ -53,22 +53,25 @@ def start(run, optional=(), several=False, **texts):
         logging.set_verbosity(logging.WARNING)
         calm_libtpu()
         values = {name: flags.FLAGS[name].value for name in names}
-        joined = False
+        leave = None
         try:
-            joined = several and join(values)
+            leave = join(values) if several else None
             run(**values)
         except UserError as error:
+            if leave:
+                print(f"error: {error}", file=sys.stderr)
+                leave()
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last checkpoint")
             sys.stdout.flush()
             os._exit(130)  # threads of half-imported libraries don't outlive it well
         except Exception:
-            if not joined:
+            if not leave:
                 raise
             traceback.print_exc()
-            print(LOST, file=sys.stderr, flush=True)
-            os._exit(1)  # not to wait for the others, which may wait for this one
+            print(LOST, file=sys.stderr)
+            leave()
 
     def parse(argv):
         wrong = UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError
@@ -92,20 +95,20 @@ def define(texts, needed):
 
 
 def join(values):
-    """Joins the other processes of the run: whether it has any."""
+    """Joins the other processes of the run: how to leave them; None: it has no others."""
     place = [flags.FLAGS[name].value for name in PROCESSES]
     group, timeout = clusters.find_group(*place[:3]), place[3] or "300"
     if not timeout.isdecimal() or int(timeout) < 1:
         raise UserError(f"--start_timeout={timeout}: give seconds, a whole number")
     if group is None:
-        return False
+        return None
     # After the flags: a typo answers at once.
     from vit_ssl_jax import collected, processes
 
     config = json.loads(values["config"].to_json_best_effort())
     facts = {f"config.{k}": v for k, v in collected.flatten(config).items()}
     processes.start(group, {**values, **facts, "config": ""}, int(timeout))
-    return True
+    return processes.leave
 
 
 def calm_libtpu():

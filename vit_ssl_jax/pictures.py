@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from vit_ssl_jax import build, checkpoint, inputs, judged, step
 from vit_ssl_jax.data import given, pipeline
+from vit_ssl_jax.errors import UserError
 
 ANY = ConfigDict(dict(variant="", mesh=dict(data=-1, fsdp=1, tensor=1)))
 GAP, CAPTION, WIDE = 2, 14, 96  # pixels: between images, above them, of an image
@@ -38,6 +39,10 @@ def draw(
     names = config.data.name, config.data.dir, split or config.data.split
     kinds = dict(labels=config.data.labels, label=config.data.label)
     source = open_source(*names, **kinds)
+    if not 1 <= count <= len(source):
+        raise UserError(
+            f"count={count}: the split has {len(source)} images; give 1 to that"
+        )
     batch = read(source, config.data, count)
     config.batch_size = 1
     run = build.make_run(config, jax.local_devices()[:1])

@@ -1,11 +1,14 @@
 """Several processes that are one run: how it starts, and what they agree on."""
 
+import collections
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import secrets
 import socket
+import sys
 import time
 
 import jax
@@ -16,7 +19,8 @@ import vit_ssl_jax
 from vit_ssl_jax import rollcall
 from vit_ssl_jax.errors import UserError
 
-LEAVE_SECONDS = 60  # for the others to end, once one has
+LEAVE_SECONDS = 600  # for the others to end, once one has
+LAST_SECONDS = 2  # that process 0, by which the others live, goes after them
 TEXT_BYTES = 4000  # of an error that all are told
 VISIBLE_SECONDS = 10  # for a file of another host to be seen
 
@@ -36,15 +40,39 @@ def start(group, facts, timeout):
     about["facts"] = json.loads(json.dumps({**versions, **facts}))
     call = rollcall.take_roll if group.index == 0 else rollcall.answer_roll
     call(group, about, timeout)
-    jax.distributed.initialize(
-        group.coordinator,
-        group.count,
-        group.index,
-        local_device_ids=group.devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=timeout,
-        shutdown_timeout_seconds=LEAVE_SECONDS,
-    )
+    try:
+        jax.distributed.initialize(
+            group.coordinator,
+            group.count,
+            group.index,
+            local_device_ids=group.devices,
+            cluster_detection_method="deactivate",
+            initialization_timeout=timeout,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )
+        owners = collections.Counter(d.process_index for d in jax.devices())
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"process {group.index} on {about['host']} met the others, but jax can't "
+            f"start there ({lines[0]}). All need the same kind of device, and to reach "
+            f"{group.coordinator} and each other at any port"
+        ) from error
+    if len(set(owners.values())) > 1:
+        found = ", ".join(f"process {i} has {n}" for i, n in sorted(owners.items()))
+        raise UserError(
+            f"all processes need equally many devices: {found}. Give each as many "
+            "(CUDA_VISIBLE_DEVICES; on CPU XLA_FLAGS)"
+        )
+
+
+def leave():
+    """Ends this process, which has failed, without waiting for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.process_index() == 0:
+        time.sleep(LAST_SECONDS)  # what all failed of, they shall be able to say
+    os._exit(1)
 
 
 @contextlib.contextmanager

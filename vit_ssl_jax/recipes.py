@@ -2,6 +2,8 @@
 
 import difflib
 import importlib.util
+import inspect
+import os
 import pathlib
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ import vit_ssl_jax
 from vit_ssl_jax.errors import UserError
 
 
-def load(name: str, /, **changes) -> ConfigDict:
+def load(name: str | os.PathLike, /, **changes) -> ConfigDict:
     """Loads a recipe, as `--config=NAME[:ARGUMENT]` does, with some values changed.
 
     name: a file of `configs/` or a path of your own, and what it is given.
@@ -21,13 +23,21 @@ def load(name: str, /, **changes) -> ConfigDict:
     The config takes no key that it doesn't have. Raises UserError for a file or a key
     that doesn't exist, and for a value of another type.
     """
+    name = os.fspath(name)
     path, _, argument = name.partition(":")
     file = find(path)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"{path} can't be loaded: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(): it is no recipe")
+    if argument and not inspect.signature(module.get_config).parameters:
+        raise UserError(f"{path} takes no argument, and {argument!r} was given")
     try:
         config = module.get_config(*filter(None, [argument]))
     except (TypeError, ValueError) as error:
@@ -71,6 +81,8 @@ def set_value(config: ConfigDict, key: str, value) -> None:
             raise UserError(f"the config has no key {key}{hint if close else ''}")
         if depth < len(above):
             part = part[name]
+    if isinstance(value, bool) and type(part[last]) in (int, float):
+        raise UserError(f"config.{key}: give a number, not {value}")
     try:
         part[last] = value
     except (TypeError, ValueError) as error:

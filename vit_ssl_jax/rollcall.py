@@ -61,6 +61,7 @@ def answer_roll(group, about, timeout, say=print):
     """The part of the others: they say who they are until process 0 has heard all."""
     deadline = time.monotonic() + timeout
     host, port = group.coordinator.rsplit(":", 1)
+    host = host.strip("[]")  # of an IPv6 address
     reminder, reason = time.monotonic() + REMIND_SECONDS, "no answer"
     while (now := time.monotonic()) < deadline:
         if now > reminder:
@@ -74,9 +75,10 @@ def answer_roll(group, about, timeout, say=print):
                 verdict = read_line(link, timeout + ANSWER_SECONDS)
         except OSError as error:
             verdict, reason = None, error.strerror or str(error)
-        if verdict is not None:
-            if verdict["problem"]:
-                raise UserError(verdict["problem"])
+        problem = (verdict or {}).get("problem")  # another server says something else
+        if problem:
+            raise UserError(problem)
+        if problem == "":
             return
         time.sleep(0.2)
     raise UserError(

@@ -51,7 +51,16 @@ def test_labelled_data_is_read_as_it_was_given(form):
     assert labels == LABELS.tolist() and source.num_classes == 4
 
 
-@pytest.mark.parametrize("data", [IMAGES, {"image": IMAGES}, list(IMAGES)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        IMAGES,
+        {"image": IMAGES},
+        {"image": IMAGES, "label": None},
+        list(IMAGES),
+        Items(lambda i: (IMAGES[i], None)),
+    ],
+)
 def test_images_alone_have_no_labels(data):
     source, images, labels = read(data, num_classes=4)
     np.testing.assert_array_equal(images, IMAGES)
@@ -123,6 +132,12 @@ def test_other_sets_are_opened_as_ever():
         (Items(lambda i: (IMAGES[i] / 255, 0)), "image 0 of the data given.*uint8"),
         (Items(lambda i: (IMAGES[i], 4)), "label 4.*from 0 to 3.*num_classes"),
         (Items(lambda i: (IMAGES[i], [0, 1])), r"label \[0, 1\]"),
+        (Items(lambda i: (IMAGES[i], "cat")), "label 'cat'; it must be an int"),
+        (Items(lambda i: (IMAGES[i], 1.0)), "label 1.0; it must be an int"),
+        (Items(lambda i: (IMAGES[i], 0, i)), "comes as 3 values"),
+        ({"image": [IMAGES[0], IMAGES[1, :3]]}, "images of several sizes as a list"),
+        ({"image": IMAGES, "label": LABELS + 2**40}, "from 1099511627776 to"),
+        ("train", "is a str"),
     ],
 )
 def test_what_cannot_be_is_explained(data, said):

@@ -11,13 +11,14 @@ from vit_ssl_jax.data.sources import Source
 from vit_ssl_jax.errors import UserError
 
 NAME = "given"  # of the set, in `config.data.name`
+MOST_CLASSES = 10_000_000  # a label beyond is something else
 
 
 class Indexed(Protocol):
     """Examples by number: `(image, label)`, `{image, label}`, or an image alone.
 
     image: uint8 `[h w 3]`, an image file's bytes, or a PIL image in RGB.
-    label: an int, -1 or left out where there is none.
+    label: an int; -1, None or left out where there is none.
     """
 
     def __len__(self) -> int: ...
@@ -82,7 +83,8 @@ def to_source(data: Any, split: str, num_classes: int) -> Source:
         return _from_arrays({"image": data}, name)
     if isinstance(data, Mapping):
         return _from_arrays(data, name)
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    if indexed and not isinstance(data, str | bytes):
         return _from_items(data, name, num_classes)
     raise UserError(
         f"{name} is a {type(data).__name__}; give uint8 images [n h w 3], {{'image': "
@@ -97,15 +99,25 @@ def _from_arrays(data: Mapping, name: str) -> Source:
             f"{name} has the keys {', '.join(map(str, data))}; give image [n h w 3], "
             "and label [n] where there are labels"
         )
-    images = np.asarray(data["image"])
-    _check_pixels(images, name, "n, height, width, 3")
-    labels = np.asarray(data.get("label", np.full(len(images), -1)))
-    whole = np.issubdtype(labels.dtype, np.integer)
-    if labels.shape != (len(images),) or not whole or labels.min() < -1:
+    try:
+        images = np.asarray(data["image"])
+    except ValueError as error:
         raise UserError(
-            f"the labels of {name} are {labels.dtype} {list(labels.shape)}; give an "
-            f"int for each of the {len(images)} images: [{len(images)}], 0 to the "
-            "number of classes less one, or -1 for none"
+            f"the images of {name} are no array ({error}); give images of several sizes "
+            "as a list of (image, label)"
+        ) from error
+    _check_pixels(images, name, "n, height, width, 3")
+    labels = data.get("label")
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(images),) or not whole or not _are_classes(labels):
+        kind = f"{labels.dtype} {list(labels.shape)}"
+        if whole and labels.size:
+            kind += f" from {labels.min()} to {labels.max()}"
+        raise UserError(
+            f"the labels of {name} are {kind}; give an int for each of the "
+            f"{len(images)} images: [{len(images)}], 0 to the number of classes less "
+            "one, or -1 for none"
         )
     return Source(
         name=name,
@@ -127,11 +139,21 @@ def _from_items(data: Indexed, name: str, num_classes: int) -> Source:
             if "image" not in item:
                 raise UserError(f"{where} has no 'image', only {', '.join(item)}")
             item = item["image"], item.get("label", -1)
-        image, label = item if isinstance(item, tuple | list) else (item, -1)
+        pair = item if isinstance(item, tuple | list) else (item, -1)
+        if len(pair) != 2:
+            raise UserError(
+                f"{where} comes as {len(pair)} values; give (image, label), "
+                "{'image': ..., 'label': ...} or an image alone"
+            )
+        image, label = pair
+        label = -1 if label is None else label
         if not isinstance(image, bytes):
             image = np.asarray(image)
             _check_pixels(image, where, "height, width, 3")
-        if np.ndim(label) or not -1 <= label < max(count, 1):
+        whole = np.ndim(label) == 0 and np.issubdtype(
+            np.asarray(label).dtype, np.integer
+        )
+        if not whole or not -1 <= label < max(count, 1):
             raise UserError(
                 f"{where} has the label {label!r}; it must be an int from 0 to "
                 f"{count - 1}, or -1 for none (config.data.num_classes is the number "
@@ -149,6 +171,10 @@ def _from_items(data: Indexed, name: str, num_classes: int) -> Source:
         where=lambda i: f"image {i} of {name}",
         class_names=(tuple(told or _number(count)) if labelled else ()),
     )
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    return -1 <= labels.min() and labels.max() < MOST_CLASSES
 
 
 def _number(count: int) -> tuple[str, ...]:
