@@ -58,6 +58,8 @@ setup(
         "cuda": ["jax[cuda13]", "gcsfs"],
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
+            "gcp-storage-emulator>=2026.7",  # a bucket on this machine
+            "gcsfs",
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # runs the notebook
             # The TPU compiler, for plans: it needs no TPU, but exists for this only.

@@ -55,6 +55,7 @@ nodes+=${spot:+, cloud.google.com/gke-spot: \"true\"}
 manifest=$(<"$(dirname "$0")/gke.yaml")
 fill NAME "$name"
 fill PODS "$pods"
+fill BACKOFF "$((10 * pods))"
 fill GPUS "$gpus"
 fill IMAGE "$image"
 fill NODES "${nodes#, }"

@@ -6,8 +6,9 @@
 # other pods, which can't know. Any other status is main's error.
 set -uo pipefail
 log=${TMPDIR:-/tmp}/pod.log
+# A spot node may be long in coming: for a day the pods wait for each other.
 python -m vit_ssl_jax.main --coordinator="$COORDINATOR" --num_processes="$PODS" \
-  --process_id="$JOB_COMPLETION_INDEX" "$@" > >(tee "$log") 2>&1 &
+  --process_id="$JOB_COMPLETION_INDEX" --start_timeout=86400 "$@" > >(tee "$log") 2>&1 &
 run=$!
 asked=''
 trap 'asked=yes; kill -TERM "$run"' TERM

@@ -39,8 +39,9 @@ command=(sbatch --job-name="$name" --nodes="$nodes" --ntasks-per-node="$gpus"
 main=$(line "$python" -m vit_ssl_jax.main --config="$config" --workdir="$workdir" ${more[@]+"${more[@]}"})
 script="#!/bin/bash
 # At --time minus two minutes main gets SIGTERM, saves and says so: then once more.
+begun=\$(wc -l <\"$name-\$SLURM_JOB_ID.out\")
 srun --kill-on-bad-exit=1 --cpus-per-task=$cpus $main || exit
-if tail -n 20 \"$name-\$SLURM_JOB_ID.out\" | grep -q 'same command continues'; then
+if tail -n \"+\$((begun + 1))\" \"$name-\$SLURM_JOB_ID.out\" | grep -q 'same command continues'; then
   scontrol requeue \"\$SLURM_JOB_ID\"
 fi"
 if [[ $dry_run ]]; then

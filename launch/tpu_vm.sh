@@ -104,11 +104,16 @@ state() {
   if [[ $dry_run ]]; then echo "$assumed"; else echo "$out"; fi
 }
 
-ssh_() { do_ gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" --command="$2"; }
+# A host that goes away without a word is noticed after two minutes.
+ssh_() {
+  do_ gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" \
+    --ssh-flag='-o ServerAliveInterval=30' --ssh-flag='-o ServerAliveCountMax=4' --command="$2"
+}
 
-create() {
+create() { check_type && request; }
+
+request() {
   local now before=''
-  check_type
   do_ gcloud compute tpus queued-resources create "$name" --node-id="$name" "${place[@]}" \
     --accelerator-type="$type" --runtime-version="${version:-$(runtime)}" ${spot:+--spot} ||
     die "$name wasn't asked for, see above"
@@ -176,43 +181,53 @@ status() {
   [[ $now != ACTIVE && ! $dry_run ]] || ssh_ all "$word"
 }
 
-# What the run on host 0 says of itself: a word of `word`; lost, too, if it can't be asked.
-ask() { { ssh_ 0 "$word" || echo lost; } | tail -n 1; }
+# What the run on host 0 says of itself, a word of `word`; unseen: it can't be asked.
+ask() { { ssh_ 0 "$word" || echo unseen; } | tail -n 1; }
 
 # Installs and starts the run, or finds it running, and follows it to its end. Sets `ended`.
 attempt() {
-  local from=+1
   ended=$(ask)
+  [[ $ended != unseen ]] || return 0
   if [[ $ended != running ]]; then
-    ended=lost
+    ended=lost from=+1
     install && run || return 0
   fi
   while
     logs "$from" || true
     ended=$(ask)
     [[ $ended == running ]]
-  do from=20; done
+  do from=20 lost=0 unseen=0; done
   [[ ! $dry_run ]] || ended=finished
 }
 
+# Whether the slice goes within four polls: a preemption shows later than it hits.
+goes() {
+  for _ in 1 2 3 4; do
+    sleep "$poll"
+    [[ $(state) == ACTIVE ]] || return 0
+  done
+  return 1
+}
+
 loop() {
-  local now lost=0
+  local now asked='' from=+1 lost=0 unseen=0
   while now=$(state); do
     case $now in
     ACTIVE)
+      asked=yes
       attempt
       [[ $ended != finished ]] || break
-      sleep "$poll" # a preemption shows a little later than it hits
-      [[ $(state) == ACTIVE ]] || continue
-      if [[ $ended != lost ]] || ((++lost == 3)); then
-        die "the run is $ended and $name is still there; see above, and loop again after a fix"
-      fi
+      ! goes || continue
+      [[ $ended != unseen ]] || ((++unseen == 10)) || continue
+      [[ $ended != lost ]] || ((++lost == 3)) || continue
+      die "the run is $ended and $name is still there; see above, and loop again after a fix"
       ;;
-    ABSENT) create || true ;;
+    ABSENT) # what fails at first is a mistake, later it may pass
+      if [[ $asked ]]; then (request) || sleep "$poll"; else create || asked=yes; fi ;;
     FAILED | SUSPENDED | PREEMPTED)
       say "$name is $now: deleting it and asking again"
       delete || true
-      lost=0
+      asked=yes lost=0 unseen=0
       sleep "$poll"
       ;;
     *) sleep "$poll" ;;

@@ -56,6 +56,12 @@ def parse(argv):
         "--dry_run", action="store_true", help="print the units' commands"
     )
     args, more = parser.parse_known_args(argv)
+    here = args.local or args.dry_run or args.executor == "local"
+    if not here and not args.workdir.startswith("gs://"):
+        fail(
+            f"--workdir: {args.workdir} goes with its container; give "
+            "--workdir=gs://BUCKET/RUN, or --local to run the units here"
+        )
     more = [flag for flag in more if flag != "--"]
     for flag in more:
         if not (flag.startswith("--config.") and "=" in flag):
@@ -88,13 +94,13 @@ def hypers(path, needed):
         fail(f"{path} doesn't exist")
     spec = importlib.util.spec_from_file_location("swept", found[0])
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_hyper"):
-        return fail(f"--sweep: {path} has no get_hyper(hyper)") if needed else [{}]
     try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_hyper"):
+            return fail(f"--sweep: {path} has no get_hyper(hyper)") if needed else [{}]
         values = module.get_hyper(load_sweeps())
-    except (ValueError, TypeError, AttributeError) as error:
-        fail(f"{path}: get_hyper: {error}")
+    except Exception as error:  # noqa: BLE001 - the file is the user's
+        fail(f"{path}: {type(error).__name__}: {error}")
     return values or fail(f"{path}: get_hyper gives nothing to run")
 
 
@@ -158,7 +164,7 @@ def launch(title, units, executor, needs):
     except ImportError as error:
         fail(
             f"{error}; install XManager in an environment of its own (uv pip install "
-            "xmanager absl-py), or give --local to run the units here, one by one"
+            "xmanager absl-py ml_collections), or give --local to run the units here, one by one"
         )
     flags.FLAGS(sys.argv[:1])  # xmanager's, at their defaults
     if executor == "vertex":

@@ -66,6 +66,10 @@ def test_version():
         (["--config=a.py"], "of a command: python -m vit_ssl_jax.main --config=a.py"),
         (["main", "--confg=a.py"], "flag 'confg'. Did you mean: config"),
         (["main", "trian"], "error: unexpected argument 'trian'"),
+        (
+            ["main", "--config", "nope.py", "--workdir=w"],
+            "error: nope.py doesn't exist",
+        ),
         (["main"], "error: give --config=configs/NAME.py and --workdir=DIR"),
         (["bench", "stp"], "error: say python -m vit_ssl_jax.bench step"),
         (["results", "--formt=csv", "."], "unrecognized arguments: --formt=csv"),
@@ -75,6 +79,29 @@ def test_an_unknown_word_or_flag_is_one_message(words, said):
     if words == ["main", "trian"]:
         words += ["--config=configs/quickstart.py", "--workdir=runs/none"]
     done = start(*words)
+    check_message(done, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:", "error: --config: SyntaxError: "),
+        ("import nothere", "error: --config: ModuleNotFoundError: No module named"),
+        (
+            "def get_config(): return nothere",
+            "NameError: name 'nothere' is not defined",
+        ),
+    ],
+)
+def test_a_config_that_is_no_python_is_one_message(tmp_path, text, said):
+    (tmp_path / "mine.py").write_text(text)
+    done = start("main", f"--config={tmp_path}/mine.py", f"--workdir={tmp_path}/w")
+    check_message(done, said)
+    assert not (tmp_path / "w").exists()
+
+
+def check_message(done, said):
+    """A command has failed with what is said, and without a traceback."""
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 
 from vit_ssl_jax import processes
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir import find
 
 
 class Checkpoints:
@@ -17,7 +17,7 @@ class Checkpoints:
 
     def __init__(self, workdir, keep):
         """Keeps the newest `keep` checkpoints."""
-        self._root = epath.Path(workdir).absolute() / "checkpoints"
+        self._root = find(workdir) / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self._root,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -125,7 +125,7 @@ def find_folder(path):
 
     Raises UserError where there is none.
     """
-    path = epath.Path(path).absolute()
+    path = find(path)
     if path.parent.name == "checkpoints" and (path / "state").exists():
         return path
     root = path / "checkpoints"

@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import flax
+from etils import epath
 
 from vit_ssl_jax.errors import UserError
 
@@ -31,15 +32,24 @@ class Found:
 
 
 def find_folders(paths):
-    """Folders of runs and of evaluations: the paths themselves, and what lies below."""
+    """Folders of runs and of evaluations: the paths themselves, and what lies below.
+
+    In a store (gs://), where a look is slow, at most two levels below.
+    """
     found = []
-    for path in map(pathlib.Path, paths):
-        below = [file.parent for file in path.glob("**/config.json")]
-        below += [file.parent.parent for file in path.glob("**/evaluations/*.json")]
+    for path in paths:
+        stored = "://" in str(path)
+        path = epath.Path(path) if stored else pathlib.Path(path)
+        below = []
+        for deep in ("", "*/", "*/*/") if stored else ("**/",):
+            below += [file.parent for file in path.glob(f"{deep}config.json")]
+            files = path.glob(f"{deep}evaluations/*.json")
+            below += [file.parent.parent for file in files]
         if not below:
+            depth = "within two levels" if stored else "at any depth"
             raise UserError(
-                f"{path} holds no run: there is no config.json or evaluations/*.json at "
-                "any depth"
+                f"{path} holds no run: there is no config.json or evaluations/*.json "
+                f"{depth}"
             )
         found += sorted(set(below))
     return list(dict.fromkeys(found))
@@ -89,7 +99,7 @@ def began_with(path):
     """The same of the run whose encoder another began with; empty for the path ""."""
     if not path:
         return {}
-    run = pathlib.Path(path)
+    run = epath.Path(path)
     run = run.parent.parent if run.parent.name == "checkpoints" else run
     if not (run / "config.json").exists():
         return {"init_from": "another run"}

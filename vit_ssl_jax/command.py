@@ -74,10 +74,9 @@ def start(run, optional=(), several=False, **texts):
             leave()
 
     def parse(argv):
-        wrong = UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError
         try:
-            return flags.FLAGS([find_config(argument) for argument in argv])
-        except wrong as error:
+            return flags.FLAGS([find_config(argument) for argument in join_words(argv)])
+        except Exception as error:  # noqa: BLE001 - a config file is a program
             sys.exit(f"error: {explain(error, needed)}")
 
     app.run(main, flags_parser=parse)
@@ -128,6 +127,15 @@ def json_file(path):
     return out
 
 
+def join_words(argv):
+    """`--config FILE` as `--config=FILE`."""
+    argv = list(argv)
+    while "--config" in argv[:-1]:
+        at = argv.index("--config")
+        argv[at : at + 2] = [f"--config={argv[at + 1]}"]
+    return argv
+
+
 def find_config(argument):
     """`--config=configs/x.py[:arg]`, with the file that `recipes.find` finds."""
     flag, _, value = argument.partition("=")
@@ -151,4 +159,6 @@ def explain(error, needed):
         return "the config has no key " + text.replace(
             "nDid you mean", ". Did you mean"
         )
+    if isinstance(error, NameError | ImportError | SyntaxError):
+        return f"--config: {type(error).__name__}: {text}"
     return text

@@ -3,4 +3,4 @@
 
 class UserError(Exception):
     """Bad input. Its text says what is wrong and what to change; `main` prints it
-    without a traceback and exits with status 2."""
+    without a traceback and exits with status 1."""

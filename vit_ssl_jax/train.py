@@ -175,6 +175,7 @@ def loop(s, state):
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             check_finite(jax.device_get(metrics["train/loss"]), done)
+            log.flush()
             s.checkpoints.save(state, s.clock())
     if start == int(state.step) < run.steps:  # stopped before the first step
         s.checkpoints.save(state, s.clock())

@@ -11,7 +11,22 @@ from etils import epath
 from vit_ssl_jax import processes
 from vit_ssl_jax.errors import UserError
 
+CLOUD = (
+    "; gs:// needs `pip install gcsfs`, and where no machine of the cloud's own vouches "
+    "for you `gcloud auth application-default login`"
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def find(path):
+    """A folder as an absolute path; one of a store (`gs://...`) is one already."""
+    path = epath.Path(path)
+    return path if is_stored(path) else path.absolute()
+
+
+def is_stored(path):
+    """Whether a path is in a store of objects, which are only written whole."""
+    return "://" in str(path)
 
 
 def open_workdir(path):
@@ -26,10 +41,11 @@ def open_workdir(path):
             path.mkdir(parents=True, exist_ok=True)
             probe.write_text("")
             probe.unlink()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - stores of objects have their own
+            why = getattr(error, "strerror", None) or error or type(error).__name__
             raise UserError(
-                f"--workdir={path} can't be written ({error.strerror or error}); give "
-                "a folder that you may write to"
+                f"--workdir={path} can't be written ({why}); give a folder that you may "
+                "write to" + CLOUD * is_stored(path)
             ) from None
     processes.check_shared(path)
     return path
@@ -56,6 +72,9 @@ def write_config(config, path, version):
 
 def replace(file, text):
     """Writes a file whole or not at all: a kill leaves the old one."""
+    if is_stored(file):
+        file.write_text(text)
+        return
     new = file.parent / f"{file.name}.new"
     new.write_text(text)
     new.replace(file)

@@ -11,7 +11,9 @@ import tqdm
 from etils import epath
 
 from vit_ssl_jax import collected
-from vit_ssl_jax.workdir import replace
+from vit_ssl_jax.workdir import is_stored, replace
+
+AGAIN = 30  # seconds between two writes of a file that can't be appended to
 
 
 class Writer:
@@ -23,8 +25,7 @@ class Writer:
         if not self._on:
             return
         path = epath.Path(workdir) / "metrics.jsonl"
-        cut_back(path, start)
-        self._file = path.open("a")
+        self._rows = Rows(path, start)
         self._board = tensorboardX.SummaryWriter(
             str(workdir), purge_step=start + 1 if start else None
         )
@@ -47,8 +48,7 @@ class Writer:
         if not self._on:
             return
         metrics = {k: float(v) for k, v in sorted(metrics.items())}
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        self._rows.append(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
@@ -58,20 +58,55 @@ class Writer:
             tqdm.tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
+    def flush(self):
+        """Puts what was written into the workdir."""
+        if self._on:
+            self._rows.flush()
+            self._board.flush()
+
     def close(self):
         """Flushes and closes everything."""
         if not self._on:
             return
         if self._bar is not None:
             self._bar.close()
-        self._file.close()
+        self._rows.flush()
         self._board.close()
 
 
+class Rows:
+    """The lines of metrics.jsonl, without those after a step and those that are torn.
+
+    A line is there once it is appended; in a store of objects (gs://), which can't
+    append, all are written again, once in a while and by `flush`.
+    """
+
+    def __init__(self, path, step):
+        self._path, self._written = path, time.perf_counter()
+        self._stored = is_stored(path)
+        self._kept = cut_back(path, step)
+
+    def append(self, line):
+        """Adds a line."""
+        if not self._stored:
+            with self._path.open("a") as file:
+                file.write(line)
+            return
+        self._kept.append(line)
+        if time.perf_counter() - self._written > AGAIN:
+            self.flush()
+
+    def flush(self):
+        """Writes what isn't written yet."""
+        if self._stored:
+            replace(self._path, "".join(self._kept))
+            self._written = time.perf_counter()
+
+
 def cut_back(path, step):
-    """Drops the lines of metrics.jsonl after `step`, and lines that are torn."""
+    """Drops the lines of metrics.jsonl after `step`, and torn ones; returns the rest."""
     if not path.exists():
-        return
+        return []
     kept = []
     for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
@@ -80,6 +115,7 @@ def cut_back(path, step):
         except (ValueError, KeyError, TypeError):
             continue
     replace(path, "".join(kept))
+    return kept
 
 
 def read_metrics(workdir, prefix):

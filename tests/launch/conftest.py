@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 TOOLS = "bash cat chmod dirname env grep kill mkdir nohup paste pkill realpath"
-TOOLS += " rm sh sleep sort tail tee touch"
+TOOLS += " rm sh sleep sort tail tee touch wc"
 
 
 class Stage:

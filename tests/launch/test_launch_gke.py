@@ -96,7 +96,7 @@ def test_only_pod_0_may_say_that_the_run_is_finished(stage, index, main, code):
     assert process.returncode == code, out
     assert log.read_text() == (
         "-m vit_ssl_jax.main --coordinator=run-0.run:8476 --num_processes=2"
-        f" --process_id={index} --config=c.py --workdir=gs://b/r\n"
+        f" --process_id={index} --start_timeout=86400 --config=c.py --workdir=gs://b/r\n"
     )
 
 

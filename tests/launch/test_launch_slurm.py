@@ -50,6 +50,7 @@ def test_a_job_goes_on_only_after_it_was_stopped(stage, says, code, again):
     srun = stage.tool("srun", f"echo '{says}'; exit {code}")
     requeued = stage.tool("scontrol", "")
     with open(stage.folder / "my-run-7.out", "w") as out:
+        print(STOPPED, file=out, flush=True)  # the go before this one
         done = subprocess.run(
             ["bash", "job.sh"],
             cwd=stage.folder,

@@ -119,7 +119,9 @@ case "$*" in
 *"resources describe"*)
   [[ $state ]] || { echo "ERROR: NOT_FOUND: no such thing" >&2; exit 1; }
   echo "$state" ;;
-*"resources create"*) echo WAITING_FOR_RESOURCES >"$CLOUD/state"; mkdir -p "$CLOUD/host/vit_ssl_jax/venv/bin"
+*"resources create"*)
+  if [[ -e $CLOUD/full && -e $CLOUD/taken ]]; then rm "$CLOUD/full"; echo "no capacity" >&2; exit 1; fi
+  echo WAITING_FOR_RESOURCES >"$CLOUD/state"; mkdir -p "$CLOUD/host/vit_ssl_jax/venv/bin"
   printf '#!/bin/bash\\n' >"$CLOUD/host/vit_ssl_jax/venv/bin/pip"
   printf '#!/bin/bash\\n. "$CLOUD/main.sh"' >"$CLOUD/host/vit_ssl_jax/venv/bin/python"
   chmod +x "$CLOUD"/host/vit_ssl_jax/venv/bin/* ;;
@@ -127,6 +129,7 @@ case "$*" in
 *"vm describe"*) echo READY ;;
 *"vm scp"*) [[ ! -e $CLOUD/broken ]] ;;
 *"vm ssh"*)
+  [[ ! -e $CLOUD/deaf ]] || exit 255
   for word in "$@"; do [[ $word != --command=* ]] || (cd "$CLOUD/host" && HOME=$PWD bash -c "${word#--command=}"); done ;;
 esac
 code=$?
@@ -187,6 +190,23 @@ def test_the_loop_gives_up_on_a_host_that_it_can_not_install_on(stage):
     assert done.returncode == 1
     assert "error: the run is lost and my-run is still there" in done.stderr
     assert asked == ["create", "scp", "scp", "scp"]
+
+
+def test_the_loop_asks_again_when_there_is_no_capacity_after_a_preemption(stage):
+    (stage.folder / "full").touch()
+    done, asked = loop(stage, STOPPED, "--delete")
+    assert done.returncode == 0, done.stderr
+    assert "no capacity" in done.stderr and "wasn't asked for" in done.stderr
+    assert asked == ["create", "scp", "delete", "create", "create", "scp", "delete"]
+
+
+def test_the_loop_leaves_a_host_alone_that_does_not_answer(stage):
+    """For a run may be on: nothing is installed under it."""
+    (stage.folder / "deaf").touch()
+    done, asked = loop(stage, "")
+    assert done.returncode == 1
+    assert "error: the run is unseen and my-run is still there" in done.stderr
+    assert asked == ["create"]
 
 
 def test_a_run_is_one_at_a_time_and_stops_on_request(stage):

@@ -13,7 +13,7 @@ import pytest
 from tests import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ONE = ("--config=configs/quickstart.py", "--workdir=/runs/one")
+ONE = ("--config=configs/quickstart.py", "--workdir=gs://b/one")
 SWEEP = """
 def get_hyper(hyper):
     rates = hyper.sweep("config.optim.lr", [1e-4, 3e-4])
@@ -76,6 +76,7 @@ def test_the_helpers_of_a_sweep():
         (ONE[:1], "--workdir"),
         (("--config=nope.py", ONE[1]), "nope.py doesn't exist"),
         ((*ONE, "--sweep=configs/quickstart.py"), "has no get_hyper(hyper)"),
+        ((ONE[0], "--workdir=runs/x"), "give --workdir=gs://BUCKET/RUN, or --local"),
         ((*ONE, "--steps=3"), "unknown flag --steps=3"),
         ((*ONE, "--resources=h100"), "isn't like h100=8,cpu=96"),
         ((*ONE, "--resources=tpu_v5e=8"), "use launch/tpu_vm.sh"),
@@ -89,7 +90,8 @@ def test_bad_flags_are_refused_with_the_way_out(stage, flags, message):
     ("body", "message"),
     [
         ('hyper.sweep("a", [])', "gives nothing to run"),
-        ('hyper.zipit([[{"a": 1}], []])', "get_hyper: zip()"),
+        ('hyper.zipit([[{"a": 1}], []])', "swept.py: ValueError: zip()"),
+        ("nope", "swept.py: NameError: name 'nope'"),
         ("hyper.grid()", "has no attribute 'grid'"),
     ],
 )
@@ -133,7 +135,7 @@ def test_an_experiment_is_one_image_and_a_job_a_work_unit(stage):
     assert (needs, title) == ("{'h100': 8}", "T")
     assert image == f"image {ROOT} {ROOT / 'launch' / 'Dockerfile'}"
     seeds = [f"--config.seed={seed}" for seed in (0, 1)]
-    base = f"{ONE[0]} --workdir=/runs/one"
+    base = f"{ONE[0]} --workdir=gs://b/one"
     assert units == [f"{base}/{i} {seed}" for i, seed in enumerate(seeds, 1)]
 
 
