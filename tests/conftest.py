@@ -22,7 +22,7 @@ jax.config.update("jax_disable_most_optimizations", True)  # halves compile time
 
 def pytest_configure(config):
     """Registers the marker."""
-    config.addinivalue_line("markers", "slow: above 20 s; runs with -m slow only")
+    config.addinivalue_line("markers", "slow: long; runs with -m slow only")
 
 
 def pytest_collection_modifyitems(config, items):

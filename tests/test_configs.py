@@ -1,6 +1,7 @@
 """Every recipe: literal, complete, traced at full size, and one real step when shrunk."""
 
 import ast
+import re
 
 import jax
 import numpy as np
@@ -65,6 +66,15 @@ def distinct():
         kind = (config.method, config.vit, config.data.size, config.optim.schedule)
         kinds.setdefault(str(kind), name)
     return list(kinds.values())
+
+
+def larger(names):
+    """Names, those of larger ViTs, whose kind has a smaller one, marked as slow."""
+    slow = re.compile(r"vit(l|h|g)\d*(_\d+)?\.py|flowers")
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if slow.search(name) else name
+        for name in names
+    ]
 
 
 def check_text(name, command):
@@ -140,7 +150,7 @@ def test_a_recipe_traces_at_full_size(name):
         assert count == PARAMETERS.get(name, count)
 
 
-@pytest.mark.parametrize("name", distinct())
+@pytest.mark.parametrize("name", larger(distinct()))
 def test_a_shrunken_recipe_takes_a_step(name):
     config = shrink(load_all(name)[0])
     run = build.make_run(config, jax.devices()[:1])

@@ -170,6 +170,7 @@ def test_a_collapse_is_said_once_and_counted(tmp_path, capsys, monkeypatch):
     assert [m["ssl/alarm"] for m in lines] == [0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_collapse_stops_a_run_where_asked_to_and_saves_it(tmp_path, monkeypatch):
     """The readings of the session before count, too."""
     monkeypatch.setattr(health, "find_collapse", collapsing)

@@ -220,6 +220,7 @@ def test_run_compiles_one_step(caplog, tmp_path):
     assert count_steps_compiled(caplog, tmp_path) == 1
 
 
+@pytest.mark.slow
 def test_second_program_is_counted(caplog, tmp_path, monkeypatch):
     """A step whose labels are of another type is another program."""
     put, calls = step.put_batch, []
