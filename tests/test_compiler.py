@@ -24,9 +24,9 @@ def add_one(x, mebibytes=None):
     return pl.pallas_call(kernel, out_shape=X, compiler_params=params)(x)
 
 
-def options(function, platform="tpu", devices=4):
+def options(function, platform="tpu", devices=4, kind="TPU v5"):
     """For so many devices; nothing is compiled."""
-    device = types.SimpleNamespace(platform=platform)
+    device = types.SimpleNamespace(platform=platform, device_kind=kind)
     mesh = types.SimpleNamespace(devices=np.array([device] * devices), size=devices)
     return compiler.options(jax.jit(function), mesh, X)
 
@@ -39,6 +39,15 @@ def looped(x):
 def test_kernels_get_what_the_greediest_asks_for():
     found = options(lambda x: looped(add_one(x, 24)))
     assert found == compiler.OVERLAP | {compiler.ROOM: 40 << 10}
+
+
+def test_chips_of_one_core_hide_gathers_too():
+    found = options(looped, kind="TPU v6 lite")
+    assert found == compiler.OVERLAP | compiler.GATHERS | {compiler.ROOM: 40 << 10}
+
+
+def test_small_kernels_leave_the_compiler_what_it_expects():
+    assert options(lambda x: add_one(x, 2))[compiler.ROOM] == compiler.LEAST >> 10
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,17 @@ OVERLAP = {
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
     "xla_tpu_enable_async_collective_fusion_with_mosaic_custom_call": True,
 }
-# A kernel that is joined with a collective gets this much of VMEM, not what it asks for.
+# All-gathers, too, which v5e has by itself and v6e hasn't. On chips whose two cores share a
+# kernel (v5p) the compiler aborts.
+GATHERS = {
+    "xla_enable_async_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
+}
+ONE_CORE = {"TPU v5 lite", "TPU v6 lite"}
+# A kernel that is joined with a collective gets this much of VMEM, not what it asks for;
+# so does all that XLA makes itself, which expects LEAST.
 ROOM = "xla_tpu_scoped_vmem_limit_kib"
+LEAST = 32 << 20
 
 
 def options(step, mesh, *shapes):
@@ -18,10 +27,14 @@ def options(step, mesh, *shapes):
 
     That is everywhere but on several TPU chips that run kernels of ours.
     """
-    if mesh.devices.flat[0].platform != "tpu" or mesh.size == 1:
+    device = mesh.devices.flat[0]
+    if device.platform != "tpu" or mesh.size == 1:
         return None
     rooms = list(kernel_rooms(step.trace(*shapes).jaxpr.jaxpr))
-    return OVERLAP | {ROOM: max(rooms) >> 10} if rooms else None
+    if not rooms:
+        return None
+    gathers = GATHERS if device.device_kind in ONE_CORE else {}
+    return OVERLAP | gathers | {ROOM: max(LEAST, *rooms) >> 10}
 
 
 def kernel_rooms(jaxpr):

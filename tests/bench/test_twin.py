@@ -10,7 +10,7 @@ import pytest
 from tests import runs
 from tests.test_configs import shrink
 from vit_ssl_jax import build
-from vit_ssl_jax.bench import published_masks
+from vit_ssl_jax.bench import published_masks, report
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import layers
 from vit_ssl_jax.ops import hog
@@ -130,3 +130,12 @@ def test_torch_is_imported_by_the_twin_alone():
         }
         allowed = path.stem == "twin" or path.stem.startswith("torch_")
         assert allowed or not any(head.startswith("torch") for head in heads), path
+
+
+def test_a_twin_that_has_no_room_names_a_smaller_batch(monkeypatch):
+    def make_step(config, device, compiled):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(twin, "make_step", make_step)
+    with pytest.raises(UserError, match="Tried to .*--config.batch_size=8"):
+        report.make_twins(runs.small(batch_size=16))

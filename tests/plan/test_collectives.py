@@ -197,3 +197,15 @@ def test_what_slices_exchange_by_their_hosts_is_a_collective_of_the_slices():
     assert (row["kind"], row["axis"], row["bytes"]) == ("all-reduce", "slices", FULL)
     assert row["between_slices"] and row["hidden"] == 55
     assert row["wire"] == FULL  # 2 x half of it
+
+
+def test_what_slices_gather_is_the_whole_array():
+    text = SLICES.replace("ALL_REDUCE", "ALL_GATHER").replace(
+        "all-reduce", "all-gather"
+    )
+    text = text.replace(
+        "(f32[8,128]{1,0}, u32[], token[]) recv",
+        "(f32[16,128]{1,0}, u32[], token[]) recv",
+    )
+    (row,) = collectives.find(hlo.parse(text), MESH, slices=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert (row["kind"], row["bytes"], row["wire"]) == ("all-gather", 2 * FULL, FULL)

@@ -9,6 +9,7 @@ import pytest
 
 from tests import runs
 from vit_ssl_jax import build, methods, partition, plan, step, train
+from vit_ssl_jax.kernels import parts
 from vit_ssl_jax.models import layers
 from vit_ssl_jax.plan import contracts, topologies
 
@@ -67,20 +68,32 @@ def shrink(config, variant):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width, fused", [(64, False), (128, True)])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_to_the_contracts(compile_step, method):
-    """Nothing but parameters is gathered, no float32 matmul, no host, no copy."""
-    text = compile_step(method)
+def test_every_method_keeps_to_the_contracts(compile_step, method, width, fused):
+    """Nothing but parameters is gathered, no float32 matmul, no host, no copy.
+
+    Of plain blocks, and of those that fill lanes and run as kernels.
+    """
+    text = compile_step(method, variant=f"2x{width}x2/2")
     assert "all-gather" in text  # of parameters
+    assert ("tpu_custom_call" in text) == fused
     assert contracts.violations(text, dtype="bfloat16") == []
 
 
 @pytest.mark.slow
-def test_fused_blocks_keep_to_the_contracts(compile_step):
-    """The same where blocks run as kernels."""
+def test_float32_matmul_in_a_kernel_is_found(compile_step, monkeypatch):
+    """A kernel's products are read from its own code."""
+    dot = parts.dot
+
+    def upcast(left, right, *axes):
+        return dot(left.astype(jnp.float32), right.astype(jnp.float32), *axes)
+
+    monkeypatch.setattr(parts, "dot", upcast)
     text = compile_step("supervised", variant="2x128x2/2")
-    assert "tpu_custom_call" in text
-    assert contracts.violations(text, dtype="bfloat16") == []
+    found = contracts.violations(text, dtype="bfloat16")
+    assert len(found) > 10
+    assert all(line.startswith("float32 matmul of vector<") for line in found)
 
 
 @pytest.mark.slow

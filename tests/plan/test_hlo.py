@@ -84,6 +84,13 @@ def test_a_known_trip_count_wins_and_nested_loops_multiply():
     assert total(hlo.parse(nested)) == 3 * (70 + 3 * 2) + 11
 
 
+def test_a_loop_s_condition_runs_once_more_than_its_body():
+    text = TEXT.replace(
+        "calls=%limit", 'calls=%limit, backend_config={"estimated_cycles":"2"}'
+    )
+    assert total(hlo.parse(text)) == 3 * 70 + 4 * 2 + 11
+
+
 def test_a_loop_of_unknown_length_is_named_and_counts_once():
     module = hlo.parse(TEXT.replace("constant(3)", "parameter(1)"))
     assert total(module) == 70 + 11

@@ -69,6 +69,17 @@ def test_no_budget_begins_no_cell(monkeypatch, tmp_path):
     assert calls == [] and (tmp_path / "table.md").exists()
 
 
+def test_a_process_that_was_killed_is_tried_again(monkeypatch, tmp_path):
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    heard = []
+    matrix.fill(tmp_path, 60.0, ["mae_vitb", "v5e:4x4"], say=heard.append)
+    assert "killed, for want of memory perhaps; not kept" in heard[0]
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_a_process_that_dies_is_a_cell(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     found = matrix.measure("mae_vitb", "v5e:4x4")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -121,9 +122,33 @@ def test_a_refusal_for_memory_is_told_from_other_errors():
     assert planning.refused_bytes("INTERNAL: Mosaic failed to compile") == 0
 
 
+@pytest.mark.parametrize(
+    ("devices", "width", "slices", "expected"),
+    # 1408 values don't divide over 256 shards, but over 128; slices share nothing.
+    [(8, 768, 1, 8), (256, 768, 1, 256), (256, 1408, 1, 128), (8, 768, 2, 1)],
+)
+def test_the_leanest_mesh_is_one_that_axes_divide_over(
+    devices, width, slices, expected
+):
+    params = {
+        "qkv": {
+            "kernel": jax.ShapeDtypeStruct((width, 3, 16, width // 16), np.float32)
+        },
+        "up": {"kernel": jax.ShapeDtypeStruct((width, 4 * width), np.float32)},
+    }
+    chips = [types.SimpleNamespace(slice_index=i % slices) for i in range(devices)]
+    mesh = types.SimpleNamespace(
+        shape=dict(data=devices, fsdp=1, tensor=1), devices=np.array(chips)
+    )
+    program = types.SimpleNamespace(state=types.SimpleNamespace(params=params))
+    run = types.SimpleNamespace(mesh=mesh, program=program)
+    assert planning.leanest_fsdp(run) == expected
+
+
 def test_what_does_not_fit_names_what_helps():
     found = dict(hbm_bytes=16, total_bytes=24, fits=False, argument_bytes=12)
     found |= dict(mesh=dict(data=8, fsdp=1, tensor=1), devices=8, batch_size=64)
+    found |= dict(leanest_fsdp=8)
     text = report.verdict(found | dict(remat="dots", accum=1))
     assert "1.50 times" in text
     state, work, accum = (

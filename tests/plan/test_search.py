@@ -9,7 +9,7 @@ from vit_ssl_jax.plan import search, topologies
 GIB = 2**30
 
 
-def pretend(monkeypatch, need):
+def pretend(monkeypatch, need, fused=False, breaks=lambda mesh: False):
     """A slice of 8 devices whose plans take `need(config)` GiB of 16; calls it returns."""
     calls = []
 
@@ -32,6 +32,8 @@ def pretend(monkeypatch, need):
             images_per_second=config.batch_size / seconds,
             compile_seconds=1.0,
             communication=dict(exposed_share=0.01),
+            kernels=[{}] * fused,
+            violations=["float32 matmul"] * breaks(mesh),
         )
 
     chip = topologies.CHIPS["v5e"]
@@ -107,8 +109,50 @@ def test_nothing_fits(monkeypatch):
     pretend(monkeypatch, lambda config: 100 - config.accum)
     found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
     assert not found["fits"] and found["best"] is None and found["overrides"] == []
+    assert found["would_fit"] == dict(
+        least_bytes=36 * GIB, batch_size=0, times=3, chips=["v5p", "tpu7x"]
+    )
     text = search.describe(found)
-    assert "nothing fits" in text and "larger slice" in text
+    assert "nothing fits: the least was 36.00 of 15.75 GiB" in text
+    assert "a slice of 3 times as many chips; as many chips of v5p, tpu7x" in text
+
+
+def test_a_batch_that_would_fit_is_told(monkeypatch):
+    """Temporaries of 20 GiB beside 8 of state, of which 7.75 have room: 198 of 512."""
+    pretend(monkeypatch, lambda config: 28 if config.mesh.fsdp == 1 else 99)
+    found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert (found["would_fit"]["batch_size"], found["would_fit"]["times"]) == (192, 3)
+    assert "--global_batch=192; a slice of 3 times" in search.describe(found)
+
+
+def test_what_is_refused_is_told(monkeypatch):
+    pretend(monkeypatch, activations)
+    found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert {row["tensor"] for row in found["refused"]} == {4}
+    assert len({str(row) for row in found["refused"] + found["rows"]}) == len(
+        found["refused"] + found["rows"]
+    )
+    text = search.describe(found)
+    assert (
+        f"refused, {len(found['refused'])} of the candidates: config.mesh.tens" in text
+    )
+
+
+def test_fused_blocks_are_not_compiled_twice_for_dots(monkeypatch):
+    calls = pretend(monkeypatch, lambda config: 1.0, fused=True)
+    search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert {remat for _, remat, _ in calls} == {"none", "full"} | {
+        remat for mesh, remat, _ in calls if mesh["tensor"] == 4
+    }
+
+
+def test_a_plan_that_breaks_a_contract_wins_only_alone(monkeypatch):
+    pretend(monkeypatch, lambda config: 1.0, breaks=lambda mesh: mesh["fsdp"] == 1)
+    found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert found["best"]["fsdp"] > 1 and found["best"]["violations"] == []
+    assert "yes, BREAKS CONTRACTS" in search.describe(found)
+    pretend(monkeypatch, lambda config: 1.0, breaks=lambda mesh: True)
+    assert search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)["fits"]
 
 
 def test_the_budget_ends_it_after_one(monkeypatch):

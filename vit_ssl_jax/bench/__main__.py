@@ -5,6 +5,7 @@ step in PyTorch, too, taking turns, eager and compiled (`torch` is an optional e
 """
 
 import json
+import os
 import sys
 
 from absl import flags
@@ -17,6 +18,8 @@ TWIN = flags.DEFINE_bool("twin", False, "Time the same step in PyTorch, too.")
 
 def run(config, json_path):
     """The command: prints what it measures."""
+    if TWIN.value:  # else jax takes most of a GPU's memory, and PyTorch has the rest
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from vit_ssl_jax import startup  # after the flags: a typo answers at once
     from vit_ssl_jax.bench import report
 

@@ -16,9 +16,6 @@ def measure(config, rounds, twin):
     ours, facts = step.prepare(config)
     memory, kind = step.peak_memory()  # before PyTorch allocates any
     others = make_twins(config) if twin else {}
-    for other in others.values():
-        other()  # compiles
-        other()
     seconds = timing.take_turns({"jax": ours, **others}, rounds)
     facts |= dict(
         recipe=config.recipe,
@@ -61,14 +58,24 @@ def check_twin(config):
 
 
 def make_twins(config):
-    """PyTorch's steps by name."""
+    """PyTorch's steps by name, compiled; raises UserError where they don't fit."""
     from vit_ssl_jax.bench import twin
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    return {
-        "torch eager": twin.make_step(config, device, compiled=False),
-        "torch compiled": twin.make_step(config, device, compiled=True),
-    }
+    steps = {}
+    try:
+        for name, compiled in (("torch eager", False), ("torch compiled", True)):
+            steps[name] = twin.make_step(config, device, compiled=compiled)
+            steps[name]()  # compiles
+            steps[name]()
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise UserError(
+            f"--twin: PyTorch's step doesn't fit beside ours ({error}); try "
+            f"--config.batch_size={config.batch_size // 2}"
+        ) from error
+    return steps
 
 
 def describe(found):

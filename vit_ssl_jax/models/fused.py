@@ -16,14 +16,18 @@ from vit_ssl_jax.models import exchange
 
 LEAST = 0.5  # of a product's rows that must be of use
 LONGEST = 640  # tokens: the scores of a head stay in VMEM
+UNROLLED = (
+    12  # bytes a weight where loops are: the compiler took 8.5 for ViT-B, 10.5 for L
+)
 UNDER_WAY = 20 << 20  # bytes beside a core that collectives under way may use
-# By the name of the device: memory beside a core that kernels may use, in bytes; and
-# whether its matrix units are so fast that loops in kernels hold them up.
+# By the name of the device: memory beside a core that kernels may use, in bytes; how much
+# of it the compiler takes for itself; and whether its matrix units are so fast that loops
+# in kernels hold them up.
 CHIPS = {
-    "TPU v5 lite": (124 << 20, False),
-    "TPU v5": (60 << 20, False),
-    "TPU v6 lite": (124 << 20, True),
-    "TPU7x": (60 << 20, True),
+    "TPU v5 lite": (124 << 20, 4 << 20, False),
+    "TPU v5": (60 << 20, 4 << 20, False),
+    "TPU v6 lite": (124 << 20, 14 << 20, True),
+    "TPU7x": (60 << 20, 4 << 20, True),
 }
 
 
@@ -36,16 +40,17 @@ def choose(blocks, shape):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None or blocks.style.dtype != "bfloat16":
         return None
-    room, unroll = CHIPS.get(mesh.abstract_device.device_kind, (0, False))
+    room, own, fast = CHIPS.get(mesh.abstract_device.device_kind, (0, 0, False))
     batch, tokens, width = shape
     lanes = all(size % 128 == 0 for size in (width, blocks.hidden))
     ways = partition.ways(mesh)
     if not lanes or tokens > LONGEST or mesh.shape["tensor"] > 1 or batch % ways:
         return None
-    room -= UNDER_WAY if ways > 1 else 0
+    room -= own + (UNDER_WAY if ways > 1 else 0)
     tile = choose_tile(batch // ways * padded(tokens), width, blocks.hidden, room)
     if tile is None:
         return None
+    unroll = fast and needed(tile, width, blocks.hidden, UNROLLED) <= room
     style = blocks.style
     return layer.Style(
         heads=blocks.heads,
@@ -55,8 +60,8 @@ def choose(blocks, shape):
         keep=style.remat != "full",
         tile=tile,
         unroll=unroll,
-        # What is unrolled holds more at once, and asks for all there is.
-        vmem=room if unroll else needed(tile, width, blocks.hidden),
+        # What is unrolled holds more at once; there kernels ask for all there is.
+        vmem=own + (room if fast else needed(tile, width, blocks.hidden)),
     )
 
 
@@ -79,13 +84,13 @@ def choose_tile(rows, width, hidden, room):
     return max(tiles, key=useful, default=None)
 
 
-def needed(tile, width, hidden):
+def needed(tile, width, hidden, each=6):
     """Bytes that the MLP's way back needs, which needs the most.
 
-    Its weights in bfloat16 and their gradients in float32, and tiles of rows.
+    `each` weight's in bfloat16 and its gradient's in float32, and tiles of rows.
     """
-    weights = (width * width + 2 * width * hidden) * 6
-    return weights + tile * (52 * width + 6 * hidden) + (4 << 20)
+    weights = (width * width + 2 * width * hidden) * each
+    return weights + tile * (52 * width + 6 * hidden)
 
 
 def padded(tokens):

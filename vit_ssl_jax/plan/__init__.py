@@ -9,12 +9,13 @@ import math
 import os
 import re
 import time
+import types
 from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import build, step
+from vit_ssl_jax import build, partition, step
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan import (
     buffers,
@@ -56,6 +57,7 @@ def plan(
         devices=len(devices),
         mesh={axis: int(size) for axis, size in run.mesh.shape.items()},
         batch_size=config.batch_size,
+        leanest_fsdp=leanest_fsdp(run),
         accum=config.accum,
         remat=config.vit.remat,
         versions=versions(),
@@ -63,23 +65,44 @@ def plan(
         model_flops_per_image=build.step_flops(config, devices) / config.batch_size,
         valid_share=validity.valid_share(run, tuple(config.data.size)),
     )
-    start = time.perf_counter()
+    start, module, costs, breaches = time.perf_counter(), None, None, None
     compiled, refusal = compile_step(run)
     found["compile_seconds"] = round(time.perf_counter() - start, 1)
-    module = costs = breaches = None
     if compiled:
         text = compiled.as_text()
         module = hlo.parse(text)
         costs = kernel_costs(text, module, chip, say)
     if compiled and chip:
-        slices = len({getattr(device, "slice_index", 0) for device in devices})
-        breaches = contracts.violations(text, dtype=config.vit.dtype, slices=slices)
+        kept = dict(dtype=config.vit.dtype, slices=partition.count_slices(devices))
+        breaches = contracts.violations(text, **kept)
     found["violations"] = breaches
     found |= measure_memory(run, compiled, refusal, found["hbm_bytes"])
     found |= read_buffers(module)
     found |= read_cycles(module, costs, chip, found)
     found |= read_communication(module, costs, chip, found, run.mesh)
     return found | speed(found, chip, config, run.steps)
+
+
+def leanest_fsdp(run):
+    """The `config.mesh.fsdp` with which a device holds the least of the parameters.
+
+    Not the largest where an axis doesn't divide over it. Slices are apart: theirs is 1.
+    """
+    mesh, ways = run.mesh, partition.ways(run.mesh)
+    leaves = jax.tree_util.tree_leaves_with_path(run.program.state.params)
+
+    def held(fsdp):
+        sizes = {**mesh.shape, "data": ways // fsdp, "fsdp": fsdp}
+        sized = types.SimpleNamespace(shape=sizes)
+        total = 0
+        for path, x in leaves:
+            split = jax.tree.leaves(tuple(partition.spec(path, x.shape, sized)))
+            total += x.size // math.prod(sizes[name] for name in split)
+        return total
+
+    if partition.count_slices(list(mesh.devices.flat)) > 1:
+        return 1
+    return min((n for n in range(1, ways + 1) if ways % n == 0), key=held)
 
 
 def versions():

@@ -69,12 +69,14 @@ def _between_slices(item, place, count, module, slices, cost):
     name = re.search(r'_xla_megascale_transfer_type="(\w+)"', item.attributes)[1]
     kind = name.lower().replace("_", "-")
     meeting = re.search(r'_xla_host_transfer_rendezvous="[^"]*"', item.attributes)[0]
-    end = next(
-        _done(other.name, place, module)
+    back = next(
+        other
         for other in module.computations[place]
         if other.opcode == "recv" and meeting in other.attributes
     )
-    size, several = item.arrays[0].size, len(set(slices))
+    end = _done(back.name, place, module)
+    whole = back if kind == "all-gather" else item  # what goes out is a part
+    size, several = whole.arrays[0].size, len(set(slices))
     row = dict(kind=kind, axis="slices", bytes=size, count=count)
     row |= dict(wire=wire(kind, size, several), asynchronous=True, between_slices=True)
     row |= dict(hidden=hlo.cycles_between(module, place, item.name, end, cost))

@@ -12,6 +12,9 @@ HOST_OPCODES = {"infeed", "outfeed"}
 HOST_TARGETS = re.compile(r"callback|MoveToHost|MoveToDevice|PinToHost", re.IGNORECASE)
 BETWEEN_SLICES = "_xla_megascale_"  # collectives of slices, by way of their hosts
 HOST_SPACE = 5  # S(5) in a layout
+KERNEL_MATMUL = re.compile(
+    r"tpu\.matmul.* : \((vector<[\dx]+xf32>, vector<[\dx]+xf32>),"
+)
 # Scopes whose matmuls are float32 by design: crops, filters and colours of images, and
 # the resampling of position embeddings.
 FLOAT32_SCOPES = re.compile(r"(?:^|[/(])(?:views|jit\(_resize\))(?:[/)]|$)")
@@ -135,7 +138,7 @@ def sizes_of(shape):
 
 
 def float32_matmuls(module):
-    """Matmuls of float32 with float32 outside FLOAT32_SCOPES.
+    """Matmuls of float32 with float32 outside FLOAT32_SCOPES, those in kernels too.
 
     One of float32 with bfloat16 is none: the compiler folds casts into matmuls.
     """
@@ -143,6 +146,11 @@ def float32_matmuls(module):
     for items in module.computations.values():
         types = {item.name: item.arrays for item in items}
         for item in items:
+            if item.target == hlo.KERNEL:
+                from vit_ssl_jax.plan import kernels  # parses with the TPU's dialect
+
+                for arrays in KERNEL_MATMUL.findall(kernels.module_text(item)):
+                    found.append(f"float32 matmul of {arrays}: {place(item)}")
             if item.opcode not in MATMULS or FLOAT32_SCOPES.search(item.source):
                 continue
             operands = [array for name in item.inputs for array in types[name]]

@@ -172,8 +172,8 @@ def _close(text, start):
 def executions(module, cost=lambda instruction: instruction.cycles or 0):
     """What a run of the program executes: `[(Instruction, computation, times)]`.
 
-    Loop bodies count by their trips (a loop of unknown length once), of a conditional
-    the branch that costs most by `cost`. What is inside a fusion is part of it, but for
+    Loop bodies count by their trips (a loop of unknown length once), their conditions
+    once more, of a conditional the branch that costs most by `cost`. What is inside a fusion is part of it, but for
     kernels, which the compiler wraps up with a collective that is under way.
     """
     visit = functools.partial(_visit, module, cost)
@@ -186,8 +186,10 @@ def _visit(module, cost, name, times):
         found.append((item, name, times))
         if item.opcode == "while":
             body = re.search(r"\bbody=%([\w.\-]+)", item.attributes)[1]
+            condition = re.search(r"\bcondition=%([\w.\-]+)", item.attributes)[1]
             trips = module.trips(item)
             trips = 1 if trips is None else trips
+            found += _visit(module, cost, condition, times * (trips + 1))
             found += _visit(module, cost, body, times * trips)
         elif item.opcode in CALLS:
             for called in item.called:

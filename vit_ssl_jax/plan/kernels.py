@@ -202,12 +202,18 @@ def utilization(text, counts):
     return shares, spills
 
 
-def kernel_module(job):
-    """The kernel's Mosaic module, and its function, as jaxlib parses them."""
+def module_text(item):
+    """The Mosaic module of a kernel's instruction as text."""
+    config = json.loads(item.attributes.partition("backend_config=")[2])
+    return str(kernel_module(config))
+
+
+def kernel_module(config):
+    """The Mosaic module of a kernel with this backend_config, as jaxlib parses it."""
     from jax.experimental.mosaic.dialects import tpu
     from jax.extend.mlir import ir
 
-    body = base64.b64decode(job["config"]["custom_call_config"]["body"])
+    body = base64.b64decode(config["custom_call_config"]["body"])
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
         tpu.register_dialect(context)
@@ -216,7 +222,7 @@ def kernel_module(job):
 
 def grid_steps(job):
     """How often the kernel's body runs: the product of its grid."""
-    attributes = kernel_module(job).body.operations[0].attributes
+    attributes = kernel_module(job["config"]).body.operations[0].attributes
     if "iteration_bounds" not in attributes:
         return 1
     return math.prod(attributes["iteration_bounds"])

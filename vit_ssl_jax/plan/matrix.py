@@ -8,6 +8,7 @@ goes on where it stopped.
 import itertools
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,9 @@ def fill(out, budget, only=(), say=print):
             say("the budget is used up; the same command goes on")
             break
         found = measure(recipe, topology)
+        if found is None:
+            say(f"{recipe} {topology}: killed, for want of memory perhaps; not kept")
+            continue
         workdir.replace(file, json.dumps(found, indent=2) + "\n")
         say(f"{recipe} {topology}: {cell(found)}")
     (out / "table.md").write_text(table(out) + "\n")
@@ -95,10 +99,15 @@ def cells(only=()):
 
 
 def measure(recipe, topology):
-    """The first plan of the LADDER that fits, or the last: its JSON and how it came."""
+    """The first plan of the LADDER that fits, or the last: its JSON and how it came.
+
+    None where a plan was killed, which says nothing of it.
+    """
     tried = []
     for changes in LADDER:
         found = plan_apart(recipe, topology, changes)
+        if found is None:
+            return None
         tried.append(dict(overrides=changes, total_bytes=found["total_bytes"]))
         if found["fits"] or "error" in found:  # less memory mends no error
             break
@@ -106,7 +115,10 @@ def measure(recipe, topology):
 
 
 def plan_apart(recipe, topology, changes):
-    """The JSON of `python -m vit_ssl_jax.plan`; if it fails, None but for `error`."""
+    """The JSON of `python -m vit_ssl_jax.plan`; if it fails, None but for `error`.
+
+    None alone where it was killed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "plan.json"
         done = subprocess.run(
@@ -121,6 +133,8 @@ def plan_apart(recipe, topology, changes):
         )
         if file.exists():
             return json.loads(file.read_text())
+    if done.returncode in (-signal.SIGKILL, -signal.SIGTERM):
+        return None
     lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
     nothing = dict.fromkeys(KEYS) | dict(fits=False, recipe=recipe, topology=topology)
     return nothing | dict(error=lines[-1].removeprefix("error: "))

@@ -81,8 +81,8 @@ def remedies(found):
     mesh, each = found["mesh"], found["batch_size"] / found["devices"]
     heavy_state = found["argument_bytes"] > found["hbm_bytes"] / 3
     shard = []
-    if mesh["data"] > 1:
-        shard = [f"--config.mesh.fsdp={mesh['data'] * mesh['fsdp']} shards the state"]
+    if found["leanest_fsdp"] > mesh["fsdp"]:
+        shard = [f"--config.mesh.fsdp={found['leanest_fsdp']} shards the parameters"]
     work = []
     if found["remat"] != "full":
         work.append("--config.vit.remat=full computes activations anew")

@@ -20,9 +20,9 @@ def search(config, topology, batch_size, budget, say=print):
     over heads) x config.vit.remat x config.accum for `batch_size` images a step, the
     likely fastest first; those that need more memory than one that didn't fit are left
     out, and what a row of their mesh makes unlikely to be best comes last. Keys: fits,
-    best (the row, or None), overrides (flags), rows, left (candidates that the budget
-    didn't reach). Raises UserError without a slice, and where no candidate divides the
-    batch.
+    best (the row, or None), overrides (flags), rows, refused (candidates with their
+    `error`), left (candidates that the budget didn't reach), would_fit (None where
+    something does). Raises UserError without a slice, and where nothing is left to try.
     """
     if topology in ("", "devices"):
         raise UserError("--search: only a TPU slice has estimates: give --topology")
@@ -34,24 +34,22 @@ def search(config, topology, batch_size, budget, say=print):
             f"devices, nor by fewer with config.mesh.tensor; try {len(devices)} or a "
             "multiple of it"
         )
-    rows, problems, start = [], [], time.perf_counter()
+    rows, refused, start = [], [], time.perf_counter()
     say(HEAD)
-    while open_list and (not rows or time.perf_counter() - start < budget):
+    while open_list and (not (rows or refused) or time.perf_counter() - start < budget):
         choice = open_list.pop(0)
         try:
             row = measure(config, topology, batch_size, choice)
         except UserError as error:  # heads that the mesh doesn't divide, say
-            problems.append(error)
+            refused.append(choice | dict(error=str(error)))
             continue
         rows.append(row)
         say(line(row))
-        if not row["fits"]:
-            open_list = [other for other in open_list if not needs_more(other, choice)]
+        open_list = [other for other in open_list if not is_known(other, row)]
         open_list.sort(key=lambda other: is_unlikely(other, row, chip.hbm_bytes))
     if not rows:
-        raise problems[0]
-    fitting = [row for row in rows if row["fits"]]
-    best = min(fitting, key=lambda row: row["seconds_per_step"], default=None)
+        raise UserError(refused[0]["error"])
+    best = min((row for row in rows if row["fits"]), key=rank, default=None)
     return dict(
         recipe=config.recipe,
         topology=topology,
@@ -61,7 +59,41 @@ def search(config, topology, batch_size, budget, say=print):
         best=best,
         overrides=overrides(best, batch_size) if best else [],
         rows=rows,
+        refused=refused,
         left=len(open_list),
+        would_fit=None if best else would_fit(rows, batch_size, chip),
+    )
+
+
+def rank(row):
+    """Sorts rows that fit: those that break a contract last, then the fastest first."""
+    return bool(row["violations"]), row["seconds_per_step"]
+
+
+def would_fit(rows, batch_size, chip):
+    """What would fit where none of `rows` does, by proportion and not compiled: a dict.
+
+    From the row that needs least. batch_size: the largest, its temporaries in
+    proportion, 0 where the state alone is too large; times: so many times the chips, None
+    where the state is whole on each and too large; chips: kinds with enough memory.
+    """
+    least = min(rows, key=lambda row: row["total_bytes"])
+    state, temporaries = least["argument_bytes"], max(least["temp_bytes"], 1)
+    spare = max(chip.hbm_bytes - state, 0)
+    ways = least["data"] * least["fsdp"] * least["accum"]
+    if least["fsdp"] > 1:
+        times = math.ceil(least["total_bytes"] / chip.hbm_bytes)
+    else:
+        times = math.ceil(temporaries / spare) if spare else None
+    return dict(
+        least_bytes=least["total_bytes"],
+        batch_size=int(batch_size * spare / temporaries) // ways * ways,
+        times=times,
+        chips=[
+            name
+            for name, other in topologies.CHIPS.items()
+            if other.hbm_bytes >= least["total_bytes"]
+        ],
     )
 
 
@@ -88,6 +120,16 @@ def expected(choice):
     cost = REMAT[choice["remat"]] + TENSOR * math.log2(choice["tensor"])
     cost += ACCUM * math.log2(choice["accum"]) + FSDP * (choice["fsdp"] > 1)
     return cost, choice["fsdp"]
+
+
+def is_known(other, row):
+    """Whether `row` says all of `other`: it is the same program, or needs more memory.
+
+    Fused blocks keep the same under remat "none" and "dots".
+    """
+    if row["fused"] and other["remat"] == "dots" and on_same_mesh(other, row):
+        return row["remat"] == "none" and other["accum"] == row["accum"]
+    return not row["fits"] and needs_more(other, row)
 
 
 def needs_more(other, choice):
@@ -124,13 +166,14 @@ def measure(config, topology, batch_size, choice):
     config.vit.remat = choice["remat"]
     config.mesh.update({axis: choice[axis] for axis in ("data", "fsdp", "tensor")})
     found = plan(config, topology, say=lambda text: None)
-    keys = ("fits", "argument_bytes", "temp_bytes", "total_bytes")
+    keys = ("fits", "violations", "argument_bytes", "temp_bytes", "total_bytes")
     keys += ("cycles_per_image", "peak_fraction")
     keys += ("seconds_per_step", "images_per_second", "compile_seconds")
     exposed = (
         found["communication"]["exposed_share"] if found["communication"] else None
     )
-    return choice | {key: found[key] for key in keys} | dict(exposed_share=exposed)
+    more = dict(exposed_share=exposed, fused=bool(found["kernels"]))
+    return choice | {key: found[key] for key in keys} | more
 
 
 def overrides(row, batch_size):
@@ -157,7 +200,8 @@ def line(row):
         known += [f"{100 * row['exposed_share']:.1f} %"]
         known += [f"{row['images_per_second']:.0f}"]
     cells = [row[key] for key in ("data", "fsdp", "tensor", "remat", "accum")]
-    cells += ["yes" if row["fits"] else "no", f"{row['total_bytes'] / 2**30:.2f}"]
+    fits = "yes, BREAKS CONTRACTS" if row["violations"] else "yes"
+    cells += [fits if row["fits"] else "no", f"{row['total_bytes'] / 2**30:.2f}"]
     cells += [*known, f"{row['compile_seconds']:.0f} s"]
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -173,16 +217,30 @@ def describe(found):
     )
     text = [f"{found['recipe']} on {found['topology']}, {found['batch_size']} a step"]
     text += [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *map(line, rows)]
+    for error in dict.fromkeys(row["error"] for row in found["refused"]):
+        times = sum(row["error"] == error for row in found["refused"])
+        text.append(f"refused, {times} of the candidates: {error.splitlines()[0]}")
     if found["left"]:
         text.append(f"{found['left']} candidates weren't compiled within --budget")
     if found["fits"]:
         text.append("fastest by estimate: " + " ".join(found["overrides"]))
     else:
-        least = min(row["total_bytes"] for row in found["rows"]) / 2**30
         text.append(
-            f"nothing fits: the least was {least:.2f} of "
-            f"{found['hbm_bytes'] / 2**30:.2f} GiB. What would help: "
-            + ("a larger --budget; " if found["left"] else "")
-            + "a smaller --global_batch, a larger slice, chips with more memory"
+            f"nothing fits: the least was {found['would_fit']['least_bytes'] / 2**30:.2f}"
+            f" of {found['hbm_bytes'] / 2**30:.2f} GiB. What would, by proportion and not "
+            f"compiled: {'; '.join(ways_out(found)) or 'only a smaller model'}"
         )
     return "\n".join(text)
+
+
+def ways_out(found):
+    """What `would_fit` found, in words."""
+    would = found["would_fit"]
+    if found["left"]:
+        yield "perhaps what a larger --budget reaches"
+    if would["batch_size"]:
+        yield f"--global_batch={would['batch_size']}"
+    if would["times"]:
+        yield f"a slice of {would['times']} times as many chips"
+    if would["chips"]:
+        yield f"as many chips of {', '.join(would['chips'])}"
