@@ -19,7 +19,9 @@ LONGEST = 640  # tokens: the scores of a head stay in VMEM
 UNROLLED = (
     12  # bytes a weight where loops are: the compiler took 8.5 for ViT-B, 10.5 for L
 )
-UNDER_WAY = 20 << 20  # bytes beside a core that collectives under way may use
+# Bytes beside a core that collectives under way may use: the first that leaves kernels
+# enough (the second is for ViT-H on v6e).
+UNDER_WAY = 20 << 20, 17 << 20
 # By the name of the device: memory beside a core that kernels may use, in bytes; how much
 # of it the compiler takes for itself; and whether its matrix units are so fast that loops
 # in kernels hold them up.
@@ -46,8 +48,10 @@ def choose(blocks, shape):
     ways = partition.ways(mesh)
     if not lanes or tokens > LONGEST or mesh.shape["tensor"] > 1 or batch % ways:
         return None
-    room -= own + (UNDER_WAY if ways > 1 else 0)
-    tile = choose_tile(batch // ways * padded(tokens), width, blocks.hidden, room)
+    rows = batch // ways * padded(tokens)
+    rooms = [room - own - under_way for under_way in (UNDER_WAY if ways > 1 else [0])]
+    tiles = [choose_tile(rows, width, blocks.hidden, room) for room in rooms]
+    tile, room = next((pair for pair in zip(tiles, rooms) if pair[0]), (None, 0))
     if tile is None:
         return None
     unroll = fast and needed(tile, width, blocks.hidden, UNROLLED) <= room
