@@ -121,8 +121,7 @@ request() {
   while now=$(state) && [[ $now != ACTIVE ]]; do
     [[ $now == "$before" ]] || say "$name is $now; looking every $poll s"
     case $now in FAILED | SUSPENDED | PREEMPTED | ABSENT) return 1 ;; esac
-    before=$now
-    sleep "$poll"
+    before=$now && sleep "$poll"
   done
 }
 
@@ -157,7 +156,8 @@ install() {
   alive='kill -0 "$(cat pid 2>/dev/null)" 2>/dev/null'
   start='nohup sh -c '\''"$@" >log.txt 2>&1; echo $? >code'\'' run'
   started='</dev/null >/dev/null 2>&1 & echo $! >pid'
-  word="$here if $alive; then echo running; elif ! test -s code; then echo lost;"
+  word='cd ~/vit_ssl_jax 2>/dev/null || { echo lost; exit; }; '
+  word+="if $alive; then echo running; elif ! test -s code; then echo lost;"
   word+=' elif test "$(cat code)" != 0; then echo failed;'
   word+=" elif tail -n 5 log.txt | grep -q 'same command continues'; then echo stopped;"
   word+=' else echo finished; fi'
@@ -188,29 +188,30 @@ ask() { { ssh_ 0 "$word" || echo unseen; } | tail -n 1; }
 attempt() {
   ended=$(ask)
   [[ $ended != unseen ]] || return 0
-  if [[ $ended != running ]]; then
+  unseen=0
+  # Of a run that was followed any word but these is the end.
+  if [[ $ended == lost || ($ended != running && ! $followed) ]]; then
     ended=lost from=+1
-    install && run || return 0
+    install && run && ended=running || return 0
   fi
-  while
+  followed=yes
+  while [[ $ended == running ]]; do
     logs "$from" || true
-    ended=$(ask)
-    [[ $ended == running ]]
-  do from=20 lost=0 unseen=0; done
+    ended=$(ask) from=20
+    [[ $ended != running ]] || lost=0
+  done
   [[ ! $dry_run ]] || ended=finished
 }
 
 # Whether the slice goes within four polls: a preemption shows later than it hits.
 goes() {
-  for _ in 1 2 3 4; do
-    sleep "$poll"
-    [[ $(state) == ACTIVE ]] || return 0
-  done
+  for _ in 1 2 3 4; do sleep "$poll" && [[ $(state) == ACTIVE ]] || return 0; done
   return 1
 }
 
 loop() {
-  local now asked='' from=+1 lost=0 unseen=0
+  local now asked='' followed='' from=+1 lost=0 unseen=0
+  check_type
   while now=$(state); do
     case $now in
     ACTIVE)
@@ -223,11 +224,11 @@ loop() {
       die "the run is $ended and $name is still there; see above, and loop again after a fix"
       ;;
     ABSENT) # what fails at first is a mistake, later it may pass
-      if [[ $asked ]]; then (request) || sleep "$poll"; else create || asked=yes; fi ;;
+      if [[ $asked ]]; then (request) || sleep "$poll"; else request || asked=yes; fi ;;
     FAILED | SUSPENDED | PREEMPTED)
       say "$name is $now: deleting it and asking again"
       delete || true
-      asked=yes lost=0 unseen=0
+      asked=yes followed='' lost=0 unseen=0
       sleep "$poll"
       ;;
     *) sleep "$poll" ;;

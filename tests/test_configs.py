@@ -69,8 +69,8 @@ def distinct():
 
 
 def larger(names):
-    """Names, those of larger ViTs, whose kind has a smaller one, marked as slow."""
-    slow = re.compile(r"vit(l|h|g)\d*(_\d+)?\.py|flowers")
+    """Names; those of larger ViTs, which differ from ViT-B's in numbers, are slow."""
+    slow = re.compile(r"vit(l|h|g)\d*(_\d+)?\.py")
     return [
         pytest.param(name, marks=pytest.mark.slow) if slow.search(name) else name
         for name in names

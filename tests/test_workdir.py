@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vit_ssl_jax import workdir
+from vit_ssl_jax import checkpoint, collected, workdir
 from vit_ssl_jax.errors import UserError
 
 
@@ -15,6 +15,10 @@ def test_a_bucket_without_gcsfs_says_what_to_install(monkeypatch):
     monkeypatch.delitem(loaded, "gs", raising=False)
     with pytest.raises(UserError, match="gs://bucket/run can't be .* install gcsfs"):
         workdir.open_workdir("gs://bucket/run")
+    with pytest.raises(UserError, match="gs://bucket/run can't be .* install gcsfs"):
+        checkpoint.find_folder("gs://bucket/run")
+    with pytest.raises(UserError, match="gs://bucket/run can't be .* install gcsfs"):
+        collected.find_folders(["gs://bucket/run"])
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
@@ -25,6 +29,5 @@ def test_a_file_in_the_way_is_named(tmp_path):
 
 def test_only_what_has_an_address_is_in_a_store(tmp_path):
     assert workdir.is_stored("gs://bucket/run")
-    assert str(workdir.find("gs://bucket/run")) == "gs://bucket/run"
     assert not workdir.is_stored(tmp_path)
     assert workdir.find("runs/one").is_absolute()

@@ -16,6 +16,32 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     assert [(m["step"], m["train/loss"]) for m in got] == [(10, 1), (20, 1), (30, 0.5)]
 
 
+def test_where_nothing_can_be_appended_all_lines_are_written_again(
+    tmp_path, monkeypatch
+):
+    """Once in a while, at a checkpoint and at the end, those of before with them."""
+    monkeypatch.setattr(writer, "is_stored", lambda path: True)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)))
+    log = writer.Writer(tmp_path, start=2, steps=100)
+
+    def steps():
+        return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+    log.write(3, {"a": 1})
+    assert steps() == [1, 2]
+    log.flush()
+    log.write(4, {"a": 1})
+    assert steps() == [1, 2, 3]
+    monkeypatch.setattr(writer, "AGAIN", 0)
+    log.write(5, {"a": 1})
+    assert steps() == [1, 2, 3, 4, 5]
+    monkeypatch.setattr(writer, "AGAIN", 30)
+    log.write(6, {"a": 1})
+    log.close()
+    assert steps() == [1, 2, 3, 4, 5, 6]
+
+
 def test_metrics_are_read_back_by_prefix(tmp_path):
     assert writer.read_metrics(tmp_path, "ssl/") == []
     log = writer.Writer(tmp_path, start=0, steps=100)

@@ -8,7 +8,7 @@ import pathlib
 import flax
 from etils import epath
 
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import CLOUD, UserError
 
 # What may differ between runs that are repetitions of each other.
 FREE = {
@@ -39,12 +39,14 @@ def find_folders(paths):
     found = []
     for path in paths:
         stored = "://" in str(path)
-        path = epath.Path(path) if stored else pathlib.Path(path)
-        below = []
-        for deep in ("", "*/", "*/*/") if stored else ("**/",):
-            below += [file.parent for file in path.glob(f"{deep}config.json")]
-            files = path.glob(f"{deep}evaluations/*.json")
-            below += [file.parent.parent for file in files]
+        try:
+            if stored:
+                below = look(epath.Path(path), ("", "*/", "*/*/"))
+            else:
+                below = look(pathlib.Path(path), ("**/",))
+        except Exception as error:
+            reason = f"{path} can't be read ({error})" + CLOUD * stored
+            raise UserError(reason) from error
         if not below:
             depth = "within two levels" if stored else "at any depth"
             raise UserError(
@@ -53,6 +55,15 @@ def find_folders(paths):
             )
         found += sorted(set(below))
     return list(dict.fromkeys(found))
+
+
+def look(path, depths):
+    """Folders of runs and evaluations below one, by glob."""
+    found = []
+    for deep in depths:
+        found += [file.parent for file in path.glob(f"{deep}config.json")]
+        found += [file.parent.parent for file in path.glob(f"{deep}evaluations/*.json")]
+    return found
 
 
 def read_runs(folder):
@@ -99,7 +110,7 @@ def began_with(path):
     """The same of the run whose encoder another began with; empty for the path ""."""
     if not path:
         return {}
-    run = epath.Path(path)
+    run = pathlib.Path(path)  # one in a bucket isn't looked up
     run = run.parent.parent if run.parent.name == "checkpoints" else run
     if not (run / "config.json").exists():
         return {"init_from": "another run"}

@@ -159,6 +159,6 @@ def explain(error, needed):
         return "the config has no key " + text.replace(
             "nDid you mean", ". Did you mean"
         )
-    if isinstance(error, NameError | ImportError | SyntaxError):
-        return f"--config: {type(error).__name__}: {text}"
-    return text
+    if isinstance(error, UserError | flags.Error | TypeError | ValueError):
+        return text
+    return f"--config: {type(error).__name__}: {text}"

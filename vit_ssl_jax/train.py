@@ -175,14 +175,18 @@ def loop(s, state):
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             check_finite(jax.device_get(metrics["train/loss"]), done)
-            log.flush()
-            s.checkpoints.save(state, s.clock())
-    if start == int(state.step) < run.steps:  # stopped before the first step
-        s.checkpoints.save(state, s.clock())
-    elif int(state.step) > start:
+            save(s, state)
+    if int(state.step) > start:
         check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
-        s.checkpoints.save(state, s.clock())
+    if start < run.steps:  # and not finished before
+        save(s, state)
     return state
+
+
+def save(s, state):
+    """Begins a checkpoint; the metrics up to its step are in the workdir by then."""
+    s.log.flush()
+    s.checkpoints.save(state, s.clock())
 
 
 def advance(s, state, batch, key, done):
@@ -219,7 +223,7 @@ def watch_health(s, state, batch, key, done):
         s.log.say(f"step {done}: {alarm}")
     if alarm and s.config.health.policy == "stop":
         check_finite(readings["ssl/feature_std"], done)
-        s.checkpoints.save(state, s.clock())
+        save(s, state)
         raise UserError(
             f"stopped at step {done} and saved, for config.health.policy is 'stop': "
             f"{alarm}; --config.health.policy=warn goes on from there regardless"

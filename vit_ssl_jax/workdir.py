@@ -9,19 +9,24 @@ import jax
 from etils import epath
 
 from vit_ssl_jax import processes
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import CLOUD, UserError
 
-CLOUD = (
-    "; gs:// needs `pip install gcsfs`, and where no machine of the cloud's own vouches "
-    "for you `gcloud auth application-default login`"
-)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def find(path):
-    """A folder as an absolute path; one of a store (`gs://...`) is one already."""
+    """A folder as an absolute path; one of a store (`gs://...`) is one already.
+
+    Raises UserError for a store that can't be reached.
+    """
     path = epath.Path(path)
-    return path if is_stored(path) else path.absolute()
+    if not is_stored(path):
+        return path.absolute()
+    try:
+        path.exists()
+    except Exception as error:
+        raise UserError(f"{path} can't be reached ({error}){CLOUD}") from error
+    return path
 
 
 def is_stored(path):
@@ -42,7 +47,7 @@ def open_workdir(path):
             probe.write_text("")
             probe.unlink()
         except Exception as error:  # noqa: BLE001 - stores of objects have their own
-            why = getattr(error, "strerror", None) or error or type(error).__name__
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UserError(
                 f"--workdir={path} can't be written ({why}); give a folder that you may "
                 "write to" + CLOUD * is_stored(path)

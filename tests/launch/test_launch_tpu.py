@@ -121,10 +121,8 @@ case "$*" in
   echo "$state" ;;
 *"resources create"*)
   if [[ -e $CLOUD/full && -e $CLOUD/taken ]]; then rm "$CLOUD/full"; echo "no capacity" >&2; exit 1; fi
-  echo WAITING_FOR_RESOURCES >"$CLOUD/state"; mkdir -p "$CLOUD/host/vit_ssl_jax/venv/bin"
-  printf '#!/bin/bash\\n' >"$CLOUD/host/vit_ssl_jax/venv/bin/pip"
-  printf '#!/bin/bash\\n. "$CLOUD/main.sh"' >"$CLOUD/host/vit_ssl_jax/venv/bin/python"
-  chmod +x "$CLOUD"/host/vit_ssl_jax/venv/bin/* ;;
+  echo WAITING_FOR_RESOURCES >"$CLOUD/state"; mkdir -p "$CLOUD/host/.local/bin"
+  cat "$CLOUD/uv" >"$CLOUD/host/.local/bin/uv"; chmod +x "$CLOUD/host/.local/bin/uv" ;;
 *"resources delete"*) rm -r "$CLOUD/state" "$CLOUD/host" ;;
 *"vm describe"*) echo READY ;;
 *"vm scp"*) [[ ! -e $CLOUD/broken ]] ;;
@@ -135,6 +133,13 @@ esac
 code=$?
 [[ $state != WAITING_FOR_RESOURCES ]] || echo ACTIVE >"$CLOUD/state"
 exit $code
+"""
+# What a host has not before `install`.
+UV = """#!/bin/bash
+mkdir -p vit_ssl_jax/venv/bin
+echo '#!/bin/bash' >vit_ssl_jax/venv/bin/pip
+printf '#!/bin/bash\\n. "$CLOUD/main.sh"' >vit_ssl_jax/venv/bin/python
+chmod +x vit_ssl_jax/venv/bin/*
 """
 # The run: the first is stopped by a preemption, as main is by SIGTERM; the next finishes.
 STOPPED = """
@@ -147,12 +152,19 @@ fi
 """
 
 
-def loop(stage, main, *flags):
-    """A loop on a cloud whose hosts are a folder and whose main is `main`."""
-    log = stage.tool("gcloud", CLOUD)
+def cloud(stage, main, script=CLOUD):
+    """A cloud whose hosts are a folder and whose main is `main`; what it was asked."""
+    log = stage.tool("gcloud", script)
     stage.tool("python3", "")
     stage.tool("git", "")
     (stage.folder / "main.sh").write_text(main)
+    (stage.folder / "uv").write_text(UV)
+    return log
+
+
+def loop(stage, main, *flags, **changes):
+    """A loop on that cloud."""
+    log = cloud(stage, main, **changes)
     flags = (*PLACE, *SLICE, *RUN, "--poll=0", *flags, *MORE)
     done = stage("tpu_vm.sh", "loop", *flags, CLOUD=str(stage.folder))
     words = "create", "delete", "scp"
@@ -209,14 +221,28 @@ def test_the_loop_leaves_a_host_alone_that_does_not_answer(stage):
     assert asked == ["create"]
 
 
+def test_the_loop_ends_with_a_run_that_it_lost_sight_of(stage):
+    """Stopped by somebody meanwhile, it isn't begun again."""
+    (stage.folder / "taken").touch()
+    stopped = "echo begun >>$CLOUD/started; touch $CLOUD/deaf; sleep 0.2"
+    stopped += "; echo 'stopped at step 3, saved; the same command continues'"
+    gone = CLOUD.replace("|| exit 255", '|| { rm "$CLOUD/deaf"; exit 255; }')
+    done, asked = loop(stage, stopped, script=gone)
+    assert done.returncode == 1
+    assert "error: the run is stopped and my-run is still there" in done.stderr
+    assert (stage.folder / "started").read_text() == "begun\n"
+    assert asked == ["create", "scp"]
+
+
 def test_a_run_is_one_at_a_time_and_stops_on_request(stage):
     """And outlives the connection that started it."""
-    stage.tool("gcloud", CLOUD)
-    at = dict(CLOUD=str(stage.folder))
-    stage("tpu_vm.sh", "create", *PLACE, *SLICE, "--poll=0", **at)
     wait = "trap 'echo the same command continues; exit 0' TERM; touch $CLOUD/is_on"
     wait += "; for i in {1..300}; do sleep 0.1; done"
-    (stage.folder / "main.sh").write_text(wait)
+    cloud(stage, wait)
+    at = dict(CLOUD=str(stage.folder))
+    stage("tpu_vm.sh", "create", *PLACE, *SLICE, "--poll=0", **at)
+    assert stage("tpu_vm.sh", "status", *PLACE, **at).stdout == "lost\n"
+    assert stage("tpu_vm.sh", "install", *PLACE, **at).returncode == 0
     assert stage("tpu_vm.sh", "run", *PLACE, *RUN, **at).returncode == 0
     again = stage("tpu_vm.sh", "run", *PLACE, *RUN, **at)
     assert again.returncode == 1 and "a run is on: stop it first" in again.stderr

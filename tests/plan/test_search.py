@@ -9,7 +9,7 @@ from vit_ssl_jax.plan import search, topologies
 GIB = 2**30
 
 
-def pretend(monkeypatch, need, fused=False, breaks=lambda mesh: False):
+def pretend(monkeypatch, need, breaks=lambda mesh: False):
     """A slice of 8 devices whose plans take `need(config)` GiB of 16; calls it returns."""
     calls = []
 
@@ -32,7 +32,6 @@ def pretend(monkeypatch, need, fused=False, breaks=lambda mesh: False):
             images_per_second=config.batch_size / seconds,
             compile_seconds=1.0,
             communication=dict(exposed_share=0.01),
-            kernels=[{}] * fused,
             violations=["float32 matmul"] * breaks(mesh),
         )
 
@@ -138,21 +137,14 @@ def test_what_is_refused_is_told(monkeypatch):
     )
 
 
-def test_fused_blocks_are_not_compiled_twice_for_dots(monkeypatch):
-    calls = pretend(monkeypatch, lambda config: 1.0, fused=True)
-    search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
-    assert {remat for _, remat, _ in calls} == {"none", "full"} | {
-        remat for mesh, remat, _ in calls if mesh["tensor"] == 4
-    }
-
-
 def test_a_plan_that_breaks_a_contract_wins_only_alone(monkeypatch):
     pretend(monkeypatch, lambda config: 1.0, breaks=lambda mesh: mesh["fsdp"] == 1)
     found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
     assert found["best"]["fsdp"] > 1 and found["best"]["violations"] == []
     assert "yes, BREAKS CONTRACTS" in search.describe(found)
     pretend(monkeypatch, lambda config: 1.0, breaks=lambda mesh: True)
-    assert search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)["fits"]
+    found = search.search(runs.small(), "v5e:2x4", 512, 60.0, quiet)
+    assert "fastest by estimate, though it breaks contracts: " in search.describe(found)
 
 
 def test_the_budget_ends_it_after_one(monkeypatch):

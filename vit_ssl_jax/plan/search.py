@@ -20,9 +20,9 @@ def search(config, topology, batch_size, budget, say=print):
     over heads) x config.vit.remat x config.accum for `batch_size` images a step, the
     likely fastest first; those that need more memory than one that didn't fit are left
     out, and what a row of their mesh makes unlikely to be best comes last. Keys: fits,
-    best (the row, or None), overrides (flags), rows, refused (candidates with their
-    `error`), left (candidates that the budget didn't reach), would_fit (None where
-    something does). Raises UserError without a slice, and where nothing is left to try.
+    best (the row, or None), overrides (flags), rows, refused (with their `error`), left
+    (candidates that the budget didn't reach), would_fit (None where something does).
+    Raises UserError without a slice, and where nothing can be tried.
     """
     if topology in ("", "devices"):
         raise UserError("--search: only a TPU slice has estimates: give --topology")
@@ -30,9 +30,8 @@ def search(config, topology, batch_size, budget, say=print):
     open_list = candidates(len(devices), batch_size)
     if not open_list:
         raise UserError(
-            f"--global_batch: {batch_size} images don't divide over {len(devices)} "
-            f"devices, nor by fewer with config.mesh.tensor; try {len(devices)} or a "
-            "multiple of it"
+            f"--global_batch: {batch_size} images don't divide over {len(devices)} devices"
+            f", nor by fewer with config.mesh.tensor; try a multiple of {len(devices)}"
         )
     rows, refused, start = [], [], time.perf_counter()
     say(HEAD)
@@ -45,7 +44,8 @@ def search(config, topology, batch_size, budget, say=print):
             continue
         rows.append(row)
         say(line(row))
-        open_list = [other for other in open_list if not is_known(other, row)]
+        if not row["fits"]:
+            open_list = [other for other in open_list if not needs_more(other, row)]
         open_list.sort(key=lambda other: is_unlikely(other, row, chip.hbm_bytes))
     if not rows:
         raise UserError(refused[0]["error"])
@@ -122,16 +122,6 @@ def expected(choice):
     return cost, choice["fsdp"]
 
 
-def is_known(other, row):
-    """Whether `row` says all of `other`: it is the same program, or needs more memory.
-
-    Fused blocks keep the same under remat "none" and "dots".
-    """
-    if row["fused"] and other["remat"] == "dots" and on_same_mesh(other, row):
-        return row["remat"] == "none" and other["accum"] == row["accum"]
-    return not row["fits"] and needs_more(other, row)
-
-
 def needs_more(other, choice):
     """Whether `other` needs at least the memory of `choice`, on the same mesh."""
     heavier = REMAT[other["remat"]] <= REMAT[choice["remat"]]
@@ -172,8 +162,7 @@ def measure(config, topology, batch_size, choice):
     exposed = (
         found["communication"]["exposed_share"] if found["communication"] else None
     )
-    more = dict(exposed_share=exposed, fused=bool(found["kernels"]))
-    return choice | {key: found[key] for key in keys} | more
+    return choice | {key: found[key] for key in keys} | dict(exposed_share=exposed)
 
 
 def overrides(row, batch_size):
@@ -223,7 +212,8 @@ def describe(found):
     if found["left"]:
         text.append(f"{found['left']} candidates weren't compiled within --budget")
     if found["fits"]:
-        text.append("fastest by estimate: " + " ".join(found["overrides"]))
+        but = ", though it breaks contracts" if found["best"]["violations"] else ""
+        text.append(f"fastest by estimate{but}: {' '.join(found['overrides'])}")
     else:
         text.append(
             f"nothing fits: the least was {found['would_fit']['least_bytes'] / 2**30:.2f}"
