@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # A run on a Cloud TPU slice, from a laptop: one queued resource, one run on it.
-#
 #   launch/tpu_vm.sh ACTION --name=NAME [--flag=value ...] [-- flags of main ...]
 #
 # ACTION
@@ -20,6 +19,7 @@
 #   --version=VERSION  of the hosts' image; else the one for the type
 #   --spot             cheaper, and may be taken away
 #   --package=SPEC     a wheel, or git+https://...; else the last commit of this checkout
+#   --setup=COMMAND    install: what each host does at last, to mount its data, say
 #   --config=FILE      configs/NAME.py, as the package has it
 #   --workdir=DIR      gs://BUCKET/..., or a host's own folder for a slice of one host
 #   --delete           loop: gives the slice back when the run is finished
@@ -146,7 +146,7 @@ install() {
   ssh_ all "set -e; PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv; test -d vit_ssl_jax/venv ||\
  ~/.local/bin/uv venv -q --seed --python=3.12 vit_ssl_jax/venv;\
  vit_ssl_jax/venv/bin/pip uninstall -q -y vit_ssl_jax;\
- vit_ssl_jax/venv/bin/pip install -q $(quote "$spec") gcsfs"
+ vit_ssl_jax/venv/bin/pip install -q $(quote "$spec") gcsfs${setup:+; $setup}"
 }
 
 # Said on a host. ~/vit_ssl_jax has venv/, log.txt, the run's pid and its exit code.
@@ -238,13 +238,13 @@ loop() {
   if [[ $delete ]]; then delete; else say "$name is still there; launch/tpu_vm.sh delete gives it back"; fi
 }
 
-action=${1-} name='' project='' zone='' type='' version='' spot='' package=''
+action=${1-} name='' project='' zone='' type='' version='' spot='' package='' setup=''
 config='' workdir='' delete='' poll=30 assumed=ABSENT more=()
 case $action in
 create | install | run | logs | loop | status | stop | delete) ;;
 *) die "say what to do: launch/tpu_vm.sh create|install|run|logs|loop|status|stop|delete --name=NAME" ;;
 esac
-parse "name project zone type version package config workdir poll" "spot delete dry_run" "${@:2}"
+parse "name project zone type version package setup config workdir poll" "spot delete dry_run" "${@:2}"
 check
 cd "$(dirname "$0")/.."
 "$action"

@@ -175,9 +175,11 @@ def loop(stage, main, *flags, **changes):
 
 
 def test_the_loop_asks_again_after_a_preemption_until_the_run_is_finished(stage):
-    done, asked = loop(stage, STOPPED, "--delete")
+    mount = '--setup=echo "its disk" >>"$CLOUD/mounted"'
+    done, asked = loop(stage, STOPPED, "--delete", mount)
     assert done.returncode == 0, done.stderr
     assert "stopped at step 3" in done.stdout
+    assert (stage.folder / "mounted").read_text() == "its disk\n" * 2  # both slices
     assert asked == ["create", "scp", "delete", "create", "scp", "delete"]
     started = (stage.folder / "started").read_text().splitlines()
     main = "-m vit_ssl_jax.main --config=configs/ijepa_vith.py"
