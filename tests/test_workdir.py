@@ -28,6 +28,6 @@ def test_a_file_in_the_way_is_named(tmp_path):
 
 
 def test_only_what_has_an_address_is_in_a_store(tmp_path):
-    assert workdir.is_stored("gs://bucket/run")
-    assert not workdir.is_stored(tmp_path)
+    assert collected.is_stored("gs://bucket/run")
+    assert not collected.is_stored(tmp_path)
     assert workdir.find("runs/one").is_absolute()

@@ -38,7 +38,7 @@ def find_folders(paths):
     """
     found = []
     for path in paths:
-        stored = "://" in str(path)
+        stored = is_stored(path)
         try:
             if stored:
                 below = look(epath.Path(path), ("", "*/", "*/*/"))
@@ -55,6 +55,11 @@ def find_folders(paths):
             )
         found += sorted(set(below))
     return list(dict.fromkeys(found))
+
+
+def is_stored(path):
+    """Whether a path is in a store of objects (gs://), which are only written whole."""
+    return "://" in str(path)
 
 
 def look(path, depths):

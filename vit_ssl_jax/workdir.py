@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from vit_ssl_jax import processes
+from vit_ssl_jax.collected import is_stored
 from vit_ssl_jax.errors import CLOUD, UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -27,11 +28,6 @@ def find(path):
     except Exception as error:
         raise UserError(f"{path} can't be reached ({error}){CLOUD}") from error
     return path
-
-
-def is_stored(path):
-    """Whether a path is in a store of objects, which are only written whole."""
-    return "://" in str(path)
 
 
 def open_workdir(path):

@@ -11,7 +11,8 @@ import tqdm
 from etils import epath
 
 from vit_ssl_jax import collected
-from vit_ssl_jax.workdir import is_stored, replace
+from vit_ssl_jax.collected import is_stored
+from vit_ssl_jax.workdir import replace
 
 AGAIN = 30  # seconds between two writes of a file that can't be appended to
 
@@ -70,7 +71,7 @@ class Writer:
             return
         if self._bar is not None:
             self._bar.close()
-        self._rows.flush()
+        self.flush()
         self._board.close()
 
 

@@ -52,6 +52,10 @@ class Instruction:
             found += [single] if single else PART.findall(several)
         return found
 
+    def part(self, name):
+        """The computation that a loop calls its `condition` or its `body`."""
+        return re.search(rf"\b{name}=%([\w.\-]+)", self.attributes)[1]
+
     @property
     def cycles(self):
         """The compiler's estimate for one execution; None where it gives none."""
@@ -96,8 +100,7 @@ class Module:
         known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
-        condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)[1]
-        items = list(self.computations[condition])
+        items = list(self.computations[loop.part("condition")])
         items += [item for outer in list(items) for item in self.inner(outer)]
         limits, places = _integers(items), set()
         for item in items:
@@ -109,8 +112,7 @@ class Module:
 
     def _step(self, loop, place):
         """What a loop's body adds to its variable number `place`; None: unknown."""
-        body = re.search(r"\bbody=%([\w.\-]+)", loop.attributes)[1]
-        items = {item.name: item for item in self.computations[body]}
+        items = {item.name: item for item in self.computations[loop.part("body")]}
         root = next(item for item in items.values() if item.root)
         if root.opcode != "tuple":
             return None
@@ -185,12 +187,10 @@ def _visit(module, cost, name, times):
     for item in module.computations[name]:
         found.append((item, name, times))
         if item.opcode == "while":
-            body = re.search(r"\bbody=%([\w.\-]+)", item.attributes)[1]
-            condition = re.search(r"\bcondition=%([\w.\-]+)", item.attributes)[1]
             trips = module.trips(item)
             trips = 1 if trips is None else trips
-            found += _visit(module, cost, condition, times * (trips + 1))
-            found += _visit(module, cost, body, times * trips)
+            found += _visit(module, cost, item.part("condition"), times * (trips + 1))
+            found += _visit(module, cost, item.part("body"), times * trips)
         elif item.opcode in CALLS:
             for called in item.called:
                 found += _visit(module, cost, called, times)
