@@ -10,6 +10,10 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "(.+)"', (ROOT / "vit_ssl_jax" / "__init__.py").read_text()
 )[1]
+# The GPU compiler, for plans: it needs no GPU, driver or CUDA, and brings jax-cuda13-pjrt.
+GPU_COMPILER = (
+    "jax-cuda13-plugin; sys_platform == 'linux' and platform_machine == 'x86_64'"
+)
 
 
 class Sources(sdist):
@@ -38,9 +42,9 @@ setup(
         "chex>=0.1.90",
         "clu>=0.0.12",
         "etils[epath]>=1.14",
-        "flax>=0.12.3",
+        "flax>=0.12.0",
         "grain>=0.2.12",
-        "jax>=0.9.2",
+        "jax>=0.7.2",
         "ml_collections>=1.0",
         "numpy>=2.0",
         "opencv-python-headless>=4.13.0.90",
@@ -56,8 +60,10 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]", "gcsfs"],  # gcsfs: workdirs in gs://
         "cuda": ["jax[cuda13]", "gcsfs"],
+        "plan-gpu": [GPU_COMPILER],
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
+            GPU_COMPILER,
             "gcp-storage-emulator>=2026.7",  # a bucket on this machine
             "gcsfs",
             "hypothesis>=6.100",
@@ -66,6 +72,7 @@ setup(
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "pyarrow>=17",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pyyaml>=6",

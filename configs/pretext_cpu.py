@@ -2,7 +2,7 @@
 
 python -m vit_ssl_jax.main --config=configs/pretext_cpu.py:mae --config.data.dir=DIR --workdir=runs/mae
 
-METHOD after the colon is one of those below. `python -m tests.pretext_cpu` runs all of
+METHOD after the colon is one of those below. `python -m tests.studies.pretext_cpu` runs all of
 them with three seeds and prints the table of docs/results/pretext_cpu.md. These are not
 published recipes: a ViT of 0.35 M parameters, a rate of 1e-3 for every batch, a light
 crop, and as many steps as two CPU cores take in the time.
@@ -120,6 +120,7 @@ def get_config(method="mae"):
         init="mae",
         remat="none",
         unroll=4,
+        kernels="auto",
     )
     config.optim = dict(
         name="adamw",
@@ -146,6 +147,10 @@ def get_config(method="mae"):
         split="train",
         labels=True,
         label="",  # its feature or rule; "": the first class label
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
         num_examples=50_000,
         num_classes=10,
         size=(32, 32),

@@ -8,9 +8,9 @@ python -m vit_ssl_jax.main --config=configs/relvit_cpu.py:supervised --config.da
 
 `upstream` solves relations and positions without labels, `finetune` goes on from it with
 labels; `scratch` is the same fine-tuning without pre-training, `supervised` has the images
-of both phases with labels. `python -m tests.relvit_cpu` runs all with three seeds and
+of both phases with labels. `python -m tests.studies.relvit_cpu` runs all with three seeds and
 prints the table of docs/results/relvit_cpu.md. Not a published recipe: that is
-relvit_cifar10_*.py; losses, augmentation and schedule are its, the network, the rate, the
+relvit_*.py:cifar10; losses, augmentation and schedule are its, the network, the rate, the
 batch and the epochs are what an hour of a CPU allows.
 """
 
@@ -80,6 +80,7 @@ def get_config(recipe="upstream"):
         init="mae",
         remat="none",
         unroll=5,
+        kernels="auto",
     )
     config.optim = dict(
         name="adamw",
@@ -106,6 +107,10 @@ def get_config(recipe="upstream"):
         split="train[:10000]",
         labels=True,
         label="",
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
         num_examples=10_000,
         num_classes=10,
         size=(32, 32),

@@ -3,7 +3,7 @@
 python -m vit_ssl_jax.main --config=configs/relvit_vitl.py --workdir=DIR
 
 Result: not yet run. Published: nothing at this size; published figures end at ViT-S/32
-on ImageNet-100 (relvit_imagenet100_upstream.py). From the paper and its code: the
+on ImageNet-100 (relvit_upstream.py:imagenet100). From the paper and its code: the
 tasks, patch augmentation, learning rate, schedule, weight decay, clipping, drop-path,
 epochs, crop and flip. Ours: batch, bfloat16 and ImageNet's usual mean and deviation.
 """
@@ -50,6 +50,7 @@ def get_config():
         init="timm",
         remat="dots",
         unroll=1,
+        kernels="auto",
     )
     config.optim = dict(
         name="adamw",
@@ -76,6 +77,10 @@ def get_config():
         split="train",
         labels=True,
         label="",  # its feature or rule; "": the first class label
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),

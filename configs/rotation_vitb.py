@@ -40,6 +40,7 @@ def get_config():
         init="timm",
         remat="dots",
         unroll=1,
+        kernels="auto",
     )
     config.optim = dict(
         name="adamw",
@@ -66,6 +67,10 @@ def get_config():
         split="train",
         labels=True,
         label="",  # its feature or rule; "": the first class label
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
         num_examples=1_281_167,
         num_classes=1000,
         size=(224, 224),

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vit_ssl_jax import own
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
 EVALUATIONS = [name for name in CONFIGS if name.startswith(("eval_", "probe_"))]
@@ -34,12 +36,16 @@ PIXELS = ("tile", "gap", "cell")  # those that are measured in pixels
 
 
 def load(path, *arguments):
-    """The ConfigDict of a config file of the repository."""
-    return _module(path).get_config(*arguments).lock()
+    """The ConfigDict of a config file of the repository; own images are many, on TPUs."""
+    config = _module(path).get_config(*arguments).lock()
+    own.choose(config, 10_000, "tpu")
+    return config
 
 
 def arguments(path):
     """What a config file can be given after a colon: tuples of arguments."""
+    if path == "eval_folder.py":
+        return [("photos",)]
     module = _module(path)
     choices = getattr(module, "METHODS", None) or getattr(module, "RECIPES", None)
     return [(name,) for name in choices] if choices else [()]

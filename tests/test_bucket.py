@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from etils import epath
@@ -38,7 +39,8 @@ def bucket(tmp_path_factory):
 def say_generations():
     """Has the emulator tell what it leaves out and Orbax's tensorstore asks for.
 
-    And serve several at once.
+    And serve several clients, one request after the other: its dictionaries bear no more.
+    Of every file called `lost.txt` the answer to the first deletion is lost on its way.
     """
     from gcp_storage_emulator import server
     from gcp_storage_emulator.exceptions import NotFound
@@ -56,11 +58,31 @@ def say_generations():
             return
         response["x-goog-generation"] = found["generation"]
 
-    objects.download = with_generation
+    delete, lost = objects.delete, set()
+
+    def without_answer(request, response, *more):
+        delete(request, response, *more)
+        name = request.params["object_id"]
+        if name.endswith("lost.txt") and name not in lost:
+            lost.add(name)
+            response.status = http.HTTPStatus.SERVICE_UNAVAILABLE
+
+    instead = {download: with_generation, delete: without_answer}
+    objects.download, turn = with_generation, threading.Lock()
     server.HANDLERS = ((r".*/moveTo/.*", {server.POST: refuse}), *server.HANDLERS)
     for _, handlers in server.HANDLERS:
         for method, handler in handlers.items():
-            handlers[method] = with_generation if handler is download else handler
+            handlers[method] = in_turn(instead.get(handler, handler), turn)
+
+
+def in_turn(handler, lock):
+    """The handler, which waits until the one before it is done."""
+
+    def handle(*args, **kwargs):
+        with lock:
+            return handler(*args, **kwargs)
+
+    return handle
 
 
 def refuse(request, response, *more):
@@ -90,11 +112,11 @@ def losses(folder):
 
 
 def test_a_killed_run_goes_on_with_all_its_metrics(bucket):
-    train("killed", 120, "step 75/")
+    train("killed", 80, "step 55/")
     kept = losses(bucket / "killed")
-    assert list(kept)[:12] == list(range(5, 61, 5))  # those before a checkpoint
-    assert "starting at step" in train("killed", 120)
-    train("straight", 120)
+    assert list(kept)[:8] == list(range(5, 41, 5))  # those before a checkpoint
+    assert "starting at step" in train("killed", 80)
+    train("straight", 80)
     assert losses(bucket / "killed") == losses(bucket / "straight")
     events = list((bucket / "killed").glob("events.out.tfevents.*"))
     assert len(events) == 2
@@ -104,8 +126,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(bucket):
     train("damaged", 40)
     for file in epath.Path("gs://bucket/damaged/checkpoints/40/state/d").iterdir():
         file.write_bytes(b"torn")
+    epath.Path("gs://bucket/damaged/checkpoints/40/lost.txt").write_text("asked twice")
     assert "starting at step 20" in train("damaged", 40)
     assert (bucket / "damaged/damaged-40/state").exists()
+    assert (bucket / "damaged/damaged-40/lost.txt").read_text() == "asked twice"
     assert (bucket / "damaged/checkpoints/40/commit_success.txt").exists()
 
 

@@ -1,40 +1,40 @@
 """Every recipe: literal, complete, traced at full size, and one real step when shrunk."""
 
 import ast
-import re
 
 import jax
 import numpy as np
 import pytest
 
 from tests import runs
-from vit_ssl_jax import build, step
-from vit_ssl_jax.evaluators import suite
+from vit_ssl_jax import build, evaluators, step
 
 # Published: parameters of encoder and decoder without fixed tables (methods, 2(b), 3(b)).
 PARAMETERS = {
-    "mae_vitb.py": 111_655_680,
-    "mae_vitl.py": 329_239_296,
-    "mae_vith.py": 656_613_964,
-    "maskfeat_vitb.py": 85_882_476,
-    "ijepa_vitb.py": 85_646_592 + 11_238_912,
-    "ijepa_vitl.py": 303_098_880 + 22_082_560,
-    "ijepa_vith.py": 630_434_560 + 22_279_424,
-    "ijepa_vith16_448.py": 630_664_960 + 22_279_424,
-    "ijepa_vitg16.py": 1_011_092_608 + 29_475_712,
-    "relvit_vitb.py": 86_973_124,
-    "relvit_vitl.py": 305_383_620,
-    "relvit_vith.py": 634_035_456,
-    "relvit_cifar10_upstream.py": 21_628_480,
-    "relvit_cifar10_finetune.py": 21_342_346,
-    "relvit_cifar10_joint.py": 21_657_290,
-    "finetune_vitb.py": 86_567_656,
-    "finetune_vitl.py": 304_326_632,
-    "finetune_vith.py": 632_045_800,
+    "mae_vitb": 111_655_680,
+    "mae_vitl": 329_239_296,
+    "mae_vith": 656_613_964,
+    "maskfeat_vitb": 85_882_476,
+    "ijepa_vitb": 85_646_592 + 11_238_912,
+    "ijepa_vitl": 303_098_880 + 22_082_560,
+    "ijepa_vith": 630_434_560 + 22_279_424,
+    "ijepa_vith16_448": 630_664_960 + 22_279_424,
+    "ijepa_vitg16": 1_011_092_608 + 29_475_712,
+    "relvit_vitb": 86_973_124,
+    "relvit_vitl": 305_383_620,
+    "relvit_vith": 634_035_456,
+    "relvit_upstream:cifar10": 21_628_480,
+    "relvit_finetune:cifar10": 21_342_346,
+    "relvit_joint:cifar10": 21_657_290,
+    "finetune_vitb:mae": 86_567_656,
+    "finetune_vitb:maskfeat": 86_567_656,
+    "finetune_vitl:mae": 304_326_632,
+    "finetune_vitl:maskfeat": 304_326_632,
+    "finetune_vith": 632_045_800,
     # The same encoders and a linear layer to the bins of the cells of a patch.
-    "colorization_vitb.py": 85_646_592 + (768 + 1) * 4 * 4 * 261,
-    "colorization_vitl.py": 303_098_880 + (1024 + 1) * 4 * 4 * 261,
-    "colorization_vith.py": 630_434_560 + (1280 + 1) * 2 * 2 * 261,
+    "colorization_vitb": 85_646_592 + (768 + 1) * 4 * 4 * 261,
+    "colorization_vitl": 303_098_880 + (1024 + 1) * 4 * 4 * 261,
+    "colorization_vith": 630_434_560 + (1280 + 1) * 2 * 2 * 261,
 }
 
 
@@ -59,22 +59,15 @@ def shrink(config):
 
 
 def distinct():
-    """Recipes whose shrunken programs differ: names of the first of each kind."""
+    """One recipe of each method and optimiser, `NAME[:ARGUMENT]`: the first there is.
+
+    The others' programs are lowered for four devices by tests/compiled/test_lowered.py.
+    """
     kinds = {}
-    for name in runs.RECIPES:
-        config = shrink(load_all(name)[0])
-        kind = (config.method, config.vit, config.data.size, config.optim.schedule)
-        kinds.setdefault(str(kind), name)
+    for config in (c for name in runs.RECIPES for c in load_all(name)):
+        kind = config.method.name, config.optim.name, config.optim.layer_decay < 1
+        kinds.setdefault(kind, config.recipe)
     return list(kinds.values())
-
-
-def larger(names):
-    """Names; those of larger ViTs, which differ from ViT-B's in numbers, are slow."""
-    slow = re.compile(r"vit(l|h|g)\d*(_\d+)?\.py")
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if slow.search(name) else name
-        for name in names
-    ]
 
 
 def check_text(name, command):
@@ -100,6 +93,11 @@ def test_a_recipe_is_literal_and_says_how_it_is_run(name):
     check_names(name)
 
 
+def test_published_sizes_belong_to_recipes_that_exist():
+    known = {config.recipe for name in runs.RECIPES for config in load_all(name)}
+    assert set(PARAMETERS) <= known
+
+
 @pytest.mark.parametrize("name", runs.EVALUATIONS)
 def test_an_evaluation_is_literal_and_says_how_it_is_run(name):
     check_text(name, "evaluate")
@@ -111,14 +109,16 @@ def test_configs_of_a_kind_have_the_same_keys():
     for names in (runs.RECIPES, runs.EVALUATIONS):
         kinds = {}
         for config in (c for name in names for c in load_all(name)):
-            kinds.setdefault("config", set()).add(tuple(config))
+            own = ("own", "baselines")  # of own images alone
+            top = tuple(key for key in config if key not in own)
+            kinds.setdefault("config", set()).add(top)
             for group in ("vit", "optim", "data", "online", "health"):
                 if group in config:
                     kinds.setdefault(group, set()).add(tuple(sorted(config[group])))
             for task in config.get("tasks", {}).values():
                 kinds.setdefault("task", set()).add(tuple(sorted(task)))
             for name, settings in config.evals.items():
-                kind = suite.kind(name)
+                kind = evaluators.kind(name)
                 kinds.setdefault(kind, set()).add(tuple(sorted(settings)))
         assert {kind: len(keys) for kind, keys in kinds.items()} == dict.fromkeys(
             kinds, 1
@@ -147,12 +147,13 @@ def test_a_recipe_traces_at_full_size(name):
         )
         assert metrics["train/loss"].shape == ()
         count = sum(np.prod(x.shape) for x in jax.tree.leaves(state.params))
-        assert count == PARAMETERS.get(name, count)
+        assert count == PARAMETERS.get(config.recipe, count)
 
 
-@pytest.mark.parametrize("name", larger(distinct()))
+@pytest.mark.parametrize("name", distinct())
 def test_a_shrunken_recipe_takes_a_step(name):
-    config = shrink(load_all(name)[0])
+    file, *arguments = name.split(":")
+    config = shrink(runs.load(f"{file}.py", *arguments))
     run = build.make_run(config, jax.devices()[:1])
     key = jax.device_put(jax.random.key(0), run.program.replicated)
     state = run.program.init(jax.random.key(0))

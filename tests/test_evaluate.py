@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests import runs
-from vit_ssl_jax import evaluate, train
+from vit_ssl_jax import evaluate, judging, train
 from vit_ssl_jax.errors import UserError
 
 KNN = "knn/k20_T0.07_mean_standardized/top1"
@@ -142,15 +142,15 @@ def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
     config = suite(a={}, b={}, c={})
     config.evals = ConfigDict(dict(knn=config.evals.knn))
     whole = evaluate.evaluate(config, [str(trained / "mae")], tmp_path / "whole")
-    run_task, begun = evaluate.run_task, []
+    run_task, begun = judging.run_task, []
 
-    def stop_in_b(config, name, task, trained, load, out, asked, say):
+    def stop_in_b(config, name, *rest, stop_requested, **more):
         begun.append(name)
         if begun == ["a", "b"]:
-            asked.append(15)  # as a signal does
-        return run_task(config, name, task, trained, load, out, asked, say)
+            stop_requested.append(15)  # as a signal does
+        return run_task(config, name, *rest, stop_requested=stop_requested, **more)
 
-    monkeypatch.setattr(evaluate, "run_task", stop_in_b)
+    monkeypatch.setattr(judging, "run_task", stop_in_b)
     said, path = [], [str(trained / "mae")]
     assert evaluate.evaluate(config, path, tmp_path / "again", said.append) == {}
     assert "stopped; the same command goes on" in said[-1]
@@ -245,12 +245,23 @@ def test_a_checkpoint_of_an_older_version_is_told(trained, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(trained / "mae", old)
     config = json.loads((old / "config.json").read_text())
-    del config["health"], config["recipe"]
+    del config["vit"], config["recipe"]
     (old / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"has no recipe, health: it is of an older"):
+    with pytest.raises(UserError, match=r"has no recipe, vit: it is of an older"):
         evaluate.evaluate(suite(), [str(old)])
     with pytest.raises(UserError, match="--checkpoint: give a run's workdir"):
         evaluate.evaluate(suite(), [])
+
+
+def test_what_only_training_needs_may_be_missing(trained, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(trained / "mae", old)
+    config = json.loads((old / "config.json").read_text())
+    for key in ("accum", "evals", "health", "mesh", "online", "optim"):
+        del config[key]
+    (old / "config.json").write_text(json.dumps(config))
+    (results,) = evaluate.evaluate(suite(), [str(old)], tmp_path).values()
+    assert results
 
 
 def test_a_method_that_is_bound_to_its_size_is_judged_at_another(trained, tmp_path):
@@ -271,5 +282,5 @@ def test_a_method_that_is_bound_to_its_size_is_judged_at_another(trained, tmp_pa
 def test_the_command_says_what_is_missing():
     done = run_command("eval_quickstart.py", "/nowhere")
     assert done.returncode == 1
-    assert "\nerror: there is no checkpoint under /nowhere" in done.stdout
+    assert "error: there is no checkpoint under /nowhere" in done.stdout
     assert "Traceback" not in done.stdout

@@ -73,7 +73,33 @@ def test_vtab_has_nineteen_tasks_and_its_crops_and_flips():
     assert len(settings[448, True]) == 12
 
 
-def test_a_task_that_is_unknown_or_missing_is_explained():
-    for arguments in ((), ("cars",)):
-        with pytest.raises(ValueError, match="choose one of caltech101, cifar100"):
-            runs.load("transfer_vtab.py", *arguments)
+RELVIT = [
+    f"relvit_{phase}.py" for phase in ("upstream", "finetune", "supervised", "joint")
+]
+
+
+@pytest.mark.parametrize("name", ["transfer_vtab.py", *RELVIT])
+@pytest.mark.parametrize("arguments", [(), ("cars",)])
+def test_a_set_that_is_unknown_or_missing_is_explained(name, arguments):
+    first = (
+        "caltech101, cifar100" if name == "transfer_vtab.py" else "cifar10, cifar100"
+    )
+    text = f"^{name}:{''.join(arguments)}: choose one of {first}, "
+    with pytest.raises(ValueError, match=text):
+        runs.load(name, *arguments)
+
+
+@pytest.mark.parametrize("given", runs.arguments(RELVIT[0]))
+def test_relvits_phases_have_the_same_data_and_schedule(given):
+    """Their tables of the sets are four copies; the grid is 8x8 or, of 224 px, 7x7."""
+    ours = []
+    for name in RELVIT:
+        config = runs.load(name, *given)
+        data = config.data.to_dict()
+        assert data.pop("label") in ("", "label")
+        split = {judge.split for judge in config.evals.values() if "split" in judge}
+        steps = config.steps, config.log_every, config.checkpoint_every, config.epochs
+        ours.append((data, split, steps, config.vit.variant, config.optim))
+    assert ours[1:] == ours[:1] * 3
+    side, patch = data["size"][0], int(config.vit.variant.removeprefix("S/"))
+    assert side == patch * (7 if side == 224 else 8)

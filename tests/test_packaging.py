@@ -1,5 +1,6 @@
 """What is built from the project runs elsewhere, on its own files."""
 
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -102,3 +103,11 @@ def test_the_installed_wheel_trains_judges_and_lists_its_commands(built, tmp_pat
     suite = "--config=configs/eval_quickstart.py", "--checkpoint=out"
     run(python, "-m", "vit_ssl_jax.evaluate", *suite, cwd=tmp_path)
     assert list(tmp_path.glob("out/evaluations/*.json"))
+
+
+def test_what_plans_for_gpus_takes_is_small():
+    """The compiler alone: no CUDA package, and nothing of it in the base install."""
+    needs = importlib.metadata.requires("vit_ssl_jax")
+    extra = [line.split(";")[0] for line in needs if 'extra == "plan-gpu"' in line]
+    assert [name.strip() for name in extra] == ["jax-cuda13-plugin"]
+    assert not any("cuda" in line for line in needs if "extra" not in line)

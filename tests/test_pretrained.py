@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from vit_ssl_jax import checkpoint, partition, pretrained
+from vit_ssl_jax import partition, pretrained
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.ops import posemb
 from vit_ssl_jax.step import TrainState
+from vit_ssl_jax.workdir import checkpoint, restore
 
 THEIRS = {"vit.variant": "2x8x2/4", "data.size": [16, 16], "vit.posemb": "learned"}
 
@@ -65,7 +66,7 @@ def taught(tmp_path_factory):
 
 def test_parameters_and_their_averages_are_read(averaged, caplog):
     like = shapes(make_params(0.0, classes=3))
-    params, ema, folder = checkpoint.load_params(averaged, like)
+    params, ema, folder = restore.load_params(averaged, like, like)
     assert folder.name == "2"
     for tree, value in ((params, 2.0), (ema, 1.0)):
         jax.tree.map(np.testing.assert_array_equal, tree, make_params(value, classes=3))
@@ -77,19 +78,28 @@ def test_parameters_and_their_averages_are_read(averaged, caplog):
 def test_one_checkpoint_of_a_run_can_be_named(averaged):
     like = shapes(make_params(0.0, classes=3))
     path = averaged / "checkpoints" / "1"
-    params, ema, folder = checkpoint.load_params(path, like)
+    params, ema, folder = restore.load_params(path, like, like)
     assert folder == epath.Path(path)
     assert params["head"]["kernel"][0, 0] == 1.0 and ema["head"]["kernel"][0, 0] == 0.0
 
 
 def test_a_teacher_is_no_average_of_all_parameters(taught):
-    params, ema, _ = checkpoint.load_params(taught, shapes(make_params(0.0, classes=3)))
-    assert ema is None and params["encoder"]["cls"][0, 0, 0] == 2.0
+    student, teacher = make_params(0.0, classes=3), make_params(0.0)
+    params, ema, _ = restore.load_params(taught, shapes(student), shapes(teacher))
+    assert set(ema) == {"encoder"} and ema["encoder"]["cls"][0, 0, 0] == 1.0
+    assert params["encoder"]["cls"][0, 0, 0] == 2.0
+    with pytest.raises(UserError, match=r"- head/kernel \(8, 3\)"):
+        restore.load_params(taught, shapes(student), shapes(student))
+
+
+def test_averages_that_nobody_asks_for_stay_where_they_are(averaged):
+    _, ema, _ = restore.load_params(averaged, shapes(make_params(0.0, classes=3)))
+    assert ema == {}
 
 
 @pytest.mark.parametrize("run", ["averaged", "taught"])
 def test_the_teachers_or_averaged_encoder_is_taken(run, request):
-    encoder, _ = checkpoint.load_encoder(
+    encoder, _ = restore.load_encoder(
         request.getfixturevalue(run), shapes(make_params(0.0)["encoder"])
     )
     jax.tree.map(np.testing.assert_array_equal, encoder, make_params(1.0)["encoder"])
@@ -98,10 +108,10 @@ def test_the_teachers_or_averaged_encoder_is_taken(run, request):
 def test_another_model_is_listed(averaged):
     like = shapes(make_params(0.0, classes=5))
     with pytest.raises(UserError, match=r"~ head/kernel \(8, 3\), the config makes"):
-        checkpoint.load_params(averaged, like)
+        restore.load_params(averaged, like)
     like = shapes({"cls": jnp.zeros((1, 1, 4)), "more": jnp.zeros(3)})
     with pytest.raises(UserError, match="holds another model") as error:
-        checkpoint.load_encoder(averaged, like)
+        restore.load_encoder(averaged, like)
     assert "  - more (3,)" in str(error.value)
     assert "  + posemb (1, 17, 8)" in str(error.value)
     assert "  ~ cls (1, 1, 8)" in str(error.value)
@@ -110,14 +120,14 @@ def test_another_model_is_listed(averaged):
 def test_a_table_of_another_grid_comes_as_it_is_and_an_unused_norm_stays(averaged):
     like = make_params(0.0, rows=37)["encoder"]
     del like["norm"]
-    encoder, _ = checkpoint.load_encoder(averaged, shapes(like))
+    encoder, _ = restore.load_encoder(averaged, shapes(like))
     assert set(encoder) == {"cls", "posemb"}
     assert encoder["posemb"].shape == (1, 17, 8)
     assert encoder["posemb"].is_fully_replicated
 
 
 def test_an_empty_folder_is_explained(tmp_path):
-    for load in (checkpoint.load_params, checkpoint.load_encoder):
+    for load in (restore.load_params, restore.load_encoder):
         with pytest.raises(UserError, match="there is no checkpoint under"):
             load(tmp_path, {})
 

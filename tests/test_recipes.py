@@ -42,7 +42,8 @@ def test_values_are_changed_by_dotted_key_and_keep_their_type():
     ("name", "changes", "said"),
     [
         ("quickstrat.py", {}, "did you mean quickstart.py"),
-        ("nothing", {}, "configs/ has .*mae_vitb.py"),
+        ("relvit_cifar10_finetune.py", {}, "did you mean relvit_finetune.py"),
+        ("nothing", {}, r"did you mean \S+ or \S+ or \S+ or \S+ or \S+\.py\?$"),
         ("quickstart.py:maee", {}, "quickstart.py:maee: choose one of"),
         ("mae_vitl.py:x", {}, "mae_vitl.py takes no argument, and 'x'"),
         ("quickstart.py", {"batchsize": 1}, r"no key batchsize. Did you mean batch_si"),
@@ -70,3 +71,11 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
     (tmp_path / "x.py").write_text(text)
     with pytest.raises(UserError, match=said):
         recipes.load(tmp_path / "x.py")
+
+
+def test_every_recipe_is_listed_once_with_what_it_is():
+    groups = recipes.listed()
+    names = [file.name for files in groups.values() for file in files]
+    assert sorted(names) == sorted(runs.CONFIGS)
+    assert [f.name for f in groups["start here"]] == ["own.py", "quickstart.py"]
+    assert all(recipes.describe(f) for files in groups.values() for f in files)

@@ -152,7 +152,7 @@ def test_targets_carry_no_gradient(tiny):
     method = methods.Method(
         model=Scale(),
         make_views=lambda key, batch: batch,
-        make_targets=lambda ema, views: ema["w"] * views["image"],
+        make_targets=lambda ema, views, step: ema["w"] * views["image"],
         loss_fn=lambda outputs, targets: (jnp.mean((outputs - targets) ** 2), {}),
         init_ema=lambda params: {"w": 2 * params["w"]},
     )
@@ -177,10 +177,10 @@ def test_micro_batches_are_strided_and_averaged():
         return (x.sum(), {"first": x[0]}), {"w": 2 * x.sum()}, x
 
     views = {"x": jnp.arange(6.0)}
-    (loss, metrics), grads, last = step.accumulate(micro_step, views, KEY, 3)
+    (loss, metrics), grads, targets = step.accumulate(micro_step, views, KEY, 3)
     # Micro-batches {0, 3}, {1, 4}, {2, 5}: sums 3, 5, 7.
     assert loss == 5 and metrics["first"] == 1 and grads["w"] == 10
-    np.testing.assert_array_equal(last, [2, 5])
+    np.testing.assert_array_equal(targets, views["x"])
     assert set(seen) == {(2,)}
 
 

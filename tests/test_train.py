@@ -120,6 +120,7 @@ def test_a_torn_encoder_is_explained(trained, tmp_path):
     [
         (dict(vit__variant="3x32x2/8"), "config.init_from: .* holds another model"),
         (dict(init_from="nowhere"), "config.init_from: there is no checkpoint under"),
+        (dict(vit__cls=False), "it has a class token.* set --config.vit.cls=True"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_explained(trained, tmp_path, changes, said):
@@ -211,10 +212,6 @@ def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
         (dict(data__interpolation="foo"), "'foo' is not 'bicubic' or 'bilinear'"),
         (dict(vit__droppath=2.0), "config.vit.droppath: 2.0 is not at least 0 and"),
         (dict(evals__knn__pool="max"), "config.evals.knn.pool: 'max' is not 'cls' or"),
-        (
-            dict(evals__knn__k=(2000,), evals__knn__every_epochs=0.0),
-            "config.evals.knn.k: 2000 neighbours of 1024 bank images",
-        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(tmp_path, changes, said):
@@ -228,6 +225,16 @@ def test_unlabelled_data_trains_with_the_evaluators_off(tmp_path, capsys):
     assert train.train(config, tmp_path) is None
     assert "evaluator knn is off: the data has no labels" in capsys.readouterr().out
     assert runs.metrics(tmp_path)[-1]["step"] == 2
+
+
+def test_an_evaluator_that_cannot_work_is_off_and_says_how_to_say_so(tmp_path, capsys):
+    knn = dict(evals__knn__k=(2000,), evals__knn__every_epochs=0.0)
+    assert train.train(runs.small(steps=2, **knn), tmp_path) is None
+    said = (
+        "evaluator knn is off: config.evals.knn.k: 2000 neighbours of 1024 bank images"
+    )
+    out = capsys.readouterr().out
+    assert said in out and "(--config.evals.knn.every_epochs=-1: never)" in out
 
 
 def test_broken_images_are_skipped_counted_and_reported_once(tmp_path, capsys, caplog):

@@ -1,4 +1,4 @@
-"""python -m vit_ssl_jax: the commands, and starts one by its name."""
+"""python -m vit_ssl_jax: lists the commands, and starts one by its name."""
 
 import difflib
 import runpy
@@ -12,20 +12,32 @@ COMMANDS = {
         "Trains a recipe, or goes on with a stopped run.",
         "--config=configs/quickstart.py --workdir=runs/quickstart",
     ),
+    "doctor": (
+        "Tells whether this machine is fit to train, and what to do where it isn't.",
+        "--config=configs/quickstart.py --workdir=runs/quickstart",
+    ),
     "evaluate": (
         "Judges finished encoders: k-NN, probes, few-shot, classifiers.",
         "--config=configs/eval_quickstart.py --checkpoint=runs/quickstart",
+    ),
+    "features": (
+        "Writes the features of a folder of images to a file.",
+        "--checkpoint=runs/quickstart --images=DIR --out=features.npz",
+    ),
+    "predict": (
+        "Writes what a classifier says of a folder of images, as CSV.",
+        "--checkpoint=runs/classifier --images=DIR --out=predictions.csv",
     ),
     "results": (
         "Collects runs and evaluations into one table.",
         "runs --format=markdown",
     ),
     "plan": (
-        "Tells what a run takes on a TPU slice, without a TPU.",
+        "Tells what a run takes on TPUs or GPUs, without any.",
         "--config=configs/ijepa_vith.py --topology=v5e:8x8",
     ),
     "plan.matrix": (
-        "Which recipe fits which slice, as a table.",
+        "Which recipe fits which TPUs and GPUs, as a table.",
         "--out=plans --budget=3600",
     ),
     "bench": (
@@ -53,20 +65,20 @@ def describe():
 
 
 def explain(word):
-    """What is wrong with a word that is no command, with the likeliest that is one."""
+    """The message for a word that is no command, with the likeliest that is one."""
     if word.startswith("-"):
         if word.lstrip("-").startswith(("config", "workdir")):
             return f"{word} is a flag of a command: python -m vit_ssl_jax.main {word}"
-        known, what = OPTIONS, "flag"
+        known, kind = OPTIONS, "flag"
     else:
-        known, what = tuple(COMMANDS), "command"
+        known, kind = tuple(COMMANDS), "command"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]}? There" if close else "There"
-    return f"no {what} {word!r}. {hint} is {', '.join(known)}"
+    return f"no {kind} {word!r}. {hint} is {', '.join(known)}"
 
 
 def main():
-    """The command; status 1 and one message where the word isn't known."""
+    """Starts the command that is named; status 1 and a message where there is none."""
     word, *rest = sys.argv[1:] or ["--help"]
     if word in ("--help", "-h", "help"):
         print(describe())

@@ -1,4 +1,4 @@
-"""From a config to the functions of a run: no data, no devices' memory, no files."""
+"""Builds a run's functions from a config: no data, no devices' memory, no files."""
 
 import dataclasses
 import functools
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from vit_ssl_jax import flops, methods, optim, partition, step
-from vit_ssl_jax.checks import check_ranges
+from vit_ssl_jax import methods, optim, own, partition, step
+from vit_ssl_jax.checks import check_config
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import images
+from vit_ssl_jax.xla import flops
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A run's numbers and its compiled program."""
+class Model:
+    """What is trained, on a mesh: no optimiser, no program."""
 
-    steps: int
-    steps_per_epoch: float
-    peak_rate: float
+    steps: int  # of the whole run
     mesh: jax.sharding.Mesh
+    size: tuple  # of the images, pixels
     normalize: Callable  # image in [0, 1] -> standardised image
     method: methods.Method
-    program: step.Program
 
     @property
     def encoder(self):
@@ -32,8 +32,63 @@ class Run:
         return self.method.model.encoder
 
     def encoder_params(self, state: Any):
-        """Its parameters (I-JEPA's teacher, everyone else's student)."""
+        """The encoder's parameters (I-JEPA's teacher's, all others' student's)."""
         return self.method.encoder(state.params, state.ema)
+
+    @functools.cached_property
+    def shapes(self):
+        """Shapes `(params, ema)` as ShapeDtypeStructs with their shardings."""
+        ways, sharding = partition.ways(self.mesh), partition.batch_sharding(self.mesh)
+        batch = step.batch_shapes(ways, self.size, sharding)
+        init = functools.partial(step.init_model, method=self.method)
+        return initial_shapes(init, self.mesh, batch)
+
+    @functools.cached_property
+    def encoder_shapes(self):
+        """The encoder's parameters as ShapeDtypeStructs with their shardings."""
+        image = jax.ShapeDtypeStruct((1, *self.encoder.size, 3), jnp.float32)
+
+        def init(key, image):
+            return self.encoder.init(key, image, False)
+
+        return initial_shapes(init, self.mesh, image)["params"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Model):
+    """A model with what trains it: its numbers and its compiled program."""
+
+    steps_per_epoch: float
+    peak_rate: float
+    program: step.Program
+
+
+def initial_shapes(init, mesh, example):
+    """ShapeDtypeStructs of `init(key, example)` with the shardings of parameters."""
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(init, step.key_shape(), example)
+    return partition.laid_out(shapes, partition.shardings(shapes, mesh))
+
+
+def make_model(config, mesh):
+    """Builds the `Model` of a config on a mesh; raises UserError for a choice in it.
+
+    Of the config it reads `method`, `vit`, `data` and how long it is trained.
+    """
+    data = config.data
+    mean_std = (tuple(data.mean), tuple(data.std))
+    normalize = functools.partial(images.normalize, mean=mean_std[0], std=mean_std[1])
+    context = methods.Context(
+        vit=functools.partial(vit.make_vit, config.vit, tuple(data.size)),
+        normalize=normalize,
+        mean_std=mean_std,
+        steps=count_steps(config),
+        num_classes=data.num_classes,
+    )
+    method = methods.make(config.method.to_dict(), context)
+    check_tensor(method.model, mesh)
+    size = tuple(data.size)
+    return Model(context.steps, mesh, size, normalize, method)
 
 
 def make_run(config, devices=None):
@@ -41,49 +96,45 @@ def make_run(config, devices=None):
 
     `devices` are the ones at hand unless given (a TPU topology's, say).
     """
-    check_ranges(config)
-    data = config.data
+    kind = (devices or jax.devices())[0].platform
+    own.choose(config, config.data.num_examples, own.class_of(kind, None))
+    check_config(config)
     mesh = partition.make_mesh(config.mesh, devices)
     check_batch(config, mesh)
-    epoch = data.num_examples // config.batch_size
-    steps = config.steps or int(config.epochs * epoch)
-    if steps < 1:
-        raise UserError(
-            f"config.epochs: {config.epochs:g} epochs of {data.num_examples} images in "
-            f"batches of {config.batch_size} (config.batch_size) are no step; raise the "
-            "one, lower the other, or set config.steps"
-        )
-    mean_std = (tuple(data.mean), tuple(data.std))
-    normalize = functools.partial(images.normalize, mean=mean_std[0], std=mean_std[1])
-    context = methods.Context(
-        vit=functools.partial(vit.make_vit, config.vit, tuple(data.size)),
-        normalize=normalize,
-        mean_std=mean_std,
-        steps=steps,
-        num_classes=data.num_classes,
-    )
-    method = methods.make(config.method.to_dict(), context)
-    check_tensor(method.model, mesh)
+    model = make_model(config, mesh)
     optimizer = optim.make_optimizer(
-        config.optim, steps=steps, epochs=config.epochs, batch_size=config.batch_size
+        config.optim,
+        steps=model.steps,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
     )
     program = step.make_program(
-        method,
+        model.method,
         optimizer,
         mesh,
         batch_size=config.batch_size,
-        size=tuple(data.size),
+        size=model.size,
         accum=config.accum,
     )
     return Run(
-        steps=steps,
-        steps_per_epoch=data.num_examples / config.batch_size,
+        **{f.name: getattr(model, f.name) for f in dataclasses.fields(model)},
+        steps_per_epoch=config.data.num_examples / config.batch_size,
         peak_rate=optim.peak_rate(config.optim, config.batch_size),
-        mesh=mesh,
-        normalize=normalize,
-        method=method,
         program=program,
     )
+
+
+def count_steps(config):
+    """Number of steps of a whole run; raises UserError where its epochs hold none."""
+    images, batch_size = config.data.num_examples, config.batch_size
+    steps = config.steps or int(config.epochs * (images // batch_size))
+    if steps < 1:
+        raise UserError(
+            f"config.epochs: {config.epochs:g} epochs of {images} images in "
+            f"batches of {batch_size} (config.batch_size) are no step; raise the "
+            "one, lower the other, or set config.steps"
+        )
+    return steps
 
 
 def step_flops(config, devices=None):
@@ -93,34 +144,28 @@ def step_flops(config, devices=None):
     computed again (`config.vit.remat`) and accumulation change nothing.
     """
     config = config.copy_and_resolve_references()
-    config.vit.remat, config.accum = "none", 1
+    config.vit.remat, config.vit.kernels, config.accum = "none", "plain", 1
     config.vit.dtype = "float32"  # in bfloat16 a CPU computes some of it again
     run = make_run(config, devices)
     shapes = run.program.state, run.program.batch
     state, batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes
     )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return flops.count(run.program.plain_step, state, batch, key)
+    return flops.count(run.program.plain_step, state, batch, step.key_shape())
 
 
 def check_batch(config, mesh):
     """Raises UserError unless the batch divides over mesh x accumulation."""
-    ways = partition.ways(mesh)
-    parts = ways * config.accum
-    if config.batch_size % parts:
-        least = max(config.batch_size // parts, 1) * parts
-        raise UserError(
-            f"config.batch_size: {config.batch_size} doesn't divide over "
-            f"{ways} devices (mesh data x fsdp) x {config.accum} micro-batches "
-            f"(config.accum) = {parts}; try {least} or {least + parts}"
-        )
+    words = f"(mesh data x fsdp) x {config.accum} micro-batches (config.accum)"
+    size = config.batch_size
+    partition.check_batch("config.batch_size", size, mesh, config.accum, words)
 
 
 def check_tensor(model, mesh):
     """Raises UserError unless tensor parallelism divides the encoder's heads.
 
-    And, of several processes, the devices of each: a process has images of its own.
+    With several processes it has to divide the devices of each, too, for every process
+    has images of its own.
     """
     ways, heads = mesh.shape["tensor"], model.encoder.heads
     if jax.process_count() > 1 and jax.local_device_count() % ways:

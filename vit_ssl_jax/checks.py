@@ -1,10 +1,32 @@
-"""Values of a config that can't work, found before anything is built."""
+"""Values of a config that can't work, found before anything is built.
 
+Methods and evaluators declare the ranges of their own values beside their `Config`:
+`RANGES = {key: (what is wanted, whether a value is that)}`.
+"""
+
+import dataclasses
 import math
 
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.recipes import flatten
+
+
+def one_of(*choices):
+    """The range of a value that is one of some names."""
+    return f"one of {', '.join(choices)}", lambda x: x in choices
+
+
+def span(quantity, most=math.inf):
+    """The range of two positive numbers in order, at most `most`."""
+    return (
+        f"'(smallest, largest)' {quantity}",
+        lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= most,
+    )
+
 
 MIN_ONE = "at least 1", lambda x: x >= 1
+SHARE = "from 0 to 1", lambda x: 0 <= x <= 1
+BELOW_ONE = "at least 0 and below 1", lambda x: 0 <= x < 1
 MIN_ZERO = "a finite number, at least 0", lambda x: math.isfinite(x) and x >= 0
 POSITIVE = "a finite number above 0", lambda x: math.isfinite(x) and x > 0
 SIZES = "a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1
@@ -18,8 +40,8 @@ RANGES = {
     "log_every": MIN_ONE,
     "checkpoint_every": MIN_ONE,
     "keep": MIN_ONE,
-    "vit.droppath": ("at least 0 and below 1", lambda x: 0 <= x < 1),
-    "vit.dropout": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "vit.droppath": BELOW_ONE,
+    "vit.dropout": BELOW_ONE,
     "vit.norm_eps": POSITIVE,
     "optim.lr": MIN_ZERO,
     "optim.lr_batch": MIN_ZERO,
@@ -35,10 +57,7 @@ RANGES = {
         "'(smallest, largest)' share of the image, or '()' for none",
         lambda x: len(x) == 0 or (len(x) == 2 and 0 < x[0] <= x[1] <= 1),
     ),
-    "data.ratio": (
-        "'(smallest, largest)' width / height",
-        lambda x: len(x) == 2 and 0 < x[0] <= x[1],
-    ),
+    "data.ratio": span("width / height"),
     "data.pad": ("at least 0 (pixels)", lambda x: x >= 0),
     "data.interpolation": (
         "'bicubic' or 'bilinear'",
@@ -62,44 +81,37 @@ RANGES = {
     "health.images": ("at least 2", lambda x: x >= 2),
     "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
 }
-OF_EVALUATORS = {
-    "pool": ("'cls' or 'mean'", lambda x: x in ("cls", "mean")),
-    "k": SIZES,
-    "temperature": POSITIVE,
-    "c": POSITIVE,
-    "iterations": MIN_ONE,
-    "shots": SIZES,
-    "seeds": ("a tuple of seeds, at least one", lambda x: len(x) > 0 and min(x) >= 0),
-    "ridge": POSITIVE,
-    "metric": (
-        "'top1' or 'mean_per_class'",
-        lambda x: x in ("top1", "mean_per_class"),
-    ),
-}
 
 
-def check_ranges(config):
+def check_config(config):
     """Raises UserError for the first value of a ConfigDict that is out of its range."""
-    for key, (wanted, fits) in RANGES.items():
-        value = config
-        for name in key.split("."):
-            value = value[name]
-        _check(f"config.{key}", value, wanted, fits)
-    check_evaluators(config.evals, config.vit.cls)
+    check_values("config", flatten(config.to_dict()), RANGES)
 
 
-def check_evaluators(evals, cls):
-    """The same of `config.evals`; `cls`: whether the ViT has a class token."""
-    for name, settings in evals.items():
-        for key, (wanted, fits) in OF_EVALUATORS.items():
-            if key in settings:
-                _check(f"config.evals.{name}.{key}", settings[key], wanted, fits)
-        if settings.get("pool") == "cls" and not cls:
-            raise UserError(
-                f"config.evals.{name}.pool: 'cls' needs config.vit.cls=True; use 'mean'"
-            )
+def make_config(module, where, owner, values, cure=""):
+    """The `Config` of a method's or an evaluator's module, its values in their ranges.
+
+    Raises UserError for missing or unknown keys: `where` are the values, `owner` whose
+    they are, `cure` what to do about it; and for a value out of `module.RANGES`.
+    """
+    fields = dataclasses.fields(module.Config)
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+    wrong = [f"- {k} (missing)" for k in sorted(needed - set(values))]
+    known = {f.name for f in fields}
+    wrong += [f"+ {k} (unknown)" for k in sorted(set(values) - known)]
+    if wrong:
+        lines = "\n  ".join(wrong)
+        raise UserError(f"{where}: the keys don't fit {owner}:\n  {lines}{cure}")
+    config = module.Config(**values)
+    check_values(where, vars(config), module.RANGES)
+    return config
 
 
-def _check(key, value, wanted, fits):
-    if not fits(value):
-        raise UserError(f"{key}: {value!r} is not {wanted}")
+def check_values(where, values, ranges):
+    """Raises UserError for the first of `ranges` that `values` (by key) isn't in.
+
+    `where` is put in front of the key.
+    """
+    for key, (wanted, fits) in ranges.items():
+        if not fits(values[key]):
+            raise UserError(f"{where}.{key}: {values[key]!r} is not {wanted}")

@@ -3,13 +3,15 @@
 import json
 import os
 import pathlib
+import re
 import sys
 import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vit_ssl_jax import clusters, recipes
+from vit_ssl_jax import recipes
+from vit_ssl_jax.distributed import clusters
 from vit_ssl_jax.errors import UserError
 
 # What libtpu asks the cloud for, and complains of at length where there is none.
@@ -20,6 +22,9 @@ NO_CLOUD = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
+# The share of a GPU's memory that jax takes, instead of its own default of 0.75; CUDA,
+# cuDNN, cuBLAS and NCCL live on the rest.
+GPU_MEMORY = 0.9
 PROCESSES = dict(
     coordinator="HOST:PORT where process 0 listens, for a run of several processes.",
     num_processes="How many there are. A TPU pod or SLURM's srun tells all three itself.",
@@ -34,14 +39,14 @@ LOST = (
 )
 
 
-def start(run, optional=(), several=False, **texts):
-    """Runs a command: `run(config, ...)` with a flag of that name for each of `texts`.
+def start(execute, optional=(), several=False, **texts):
+    """Runs a command: `execute(config, ...)` with a flag for each argument (`texts`).
 
     `config` is a config file (`--config=configs/x.py[:argument]`, and any value in it
-    by `--config.key=value`), the others are strings; `texts` are their help. All must
-    be given but those in `optional`, which are "" then. With `several` it may be one of
-    several processes, which meet before `run`. A UserError ends the program with its
-    message and status 1.
+    by `--config.key=value`), the others are strings; `texts` are their help by name.
+    All must be given but those in `optional`, which are "" then (a config is None).
+    With `several` this may be one of several processes, which meet before `execute`. A
+    UserError ends the program with its message and status 1.
     """
     names = list(texts)
     needed = [name for name in names if name not in optional]
@@ -51,19 +56,20 @@ def start(run, optional=(), several=False, **texts):
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
         logging.set_verbosity(logging.WARNING)
-        calm_libtpu()
+        calm_compilers()
+        take_gpu_memory()
         values = {name: flags.FLAGS[name].value for name in names}
         leave = None
         try:
             leave = join(values) if several else None
-            run(**values)
+            execute(**values)
         except UserError as error:
             if leave:
                 print(f"error: {error}", file=sys.stderr)
                 leave()
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from the last checkpoint")
+            print("interrupted; the same command goes on from what it has saved")
             sys.stdout.flush()
             os._exit(130)  # threads of half-imported libraries don't outlive it well
         except Exception:
@@ -74,10 +80,13 @@ def start(run, optional=(), several=False, **texts):
             leave()
 
     def parse(argv):
+        if {"--help", "-help", "-h", "--h"} & set(argv[1:]):
+            print(describe(names))
+            sys.exit(0)
         try:
             return flags.FLAGS([find_config(argument) for argument in join_words(argv)])
         except Exception as error:  # noqa: BLE001 - a config file is a program
-            sys.exit(f"error: {explain(error, needed)}")
+            sys.exit(f"error: {explain(error, needed, argv)}")
 
     app.run(main, flags_parser=parse)
 
@@ -94,7 +103,7 @@ def define(texts, needed):
 
 
 def join(values):
-    """Joins the other processes of the run: how to leave them; None: it has no others."""
+    """Joins the other processes of a run; returns how to leave them, or None."""
     place = [flags.FLAGS[name].value for name in PROCESSES]
     group, timeout = clusters.find_group(*place[:3]), place[3] or "300"
     if not timeout.isdecimal() or int(timeout) < 1:
@@ -102,33 +111,35 @@ def join(values):
     if group is None:
         return None
     # After the flags: a typo answers at once.
-    from vit_ssl_jax import collected, processes
+    from vit_ssl_jax.distributed import processes
 
-    config = json.loads(values["config"].to_json_best_effort())
-    facts = {f"config.{k}": v for k, v in collected.flatten(config).items()}
+    config = values["config"]
+    config = {} if config is None else json.loads(config.to_json_best_effort())
+    facts = {f"config.{k}": v for k, v in recipes.flatten(config).items()}
     processes.start(group, {**values, **facts, "config": ""}, int(timeout))
     return processes.leave
 
 
-def calm_libtpu():
-    """Keeps libtpu quiet where it is installed, to plan with, but no TPU is."""
+def calm_compilers():
+    """Keeps libtpu and the CUDA plugin quiet on a host without a TPU, or without a GPU.
+
+    There they serve to plan with alone.
+    """
     if not clusters.has_chips():
         for key, value in NO_CLOUD.items():
             os.environ.setdefault(key, value)
+    if not clusters.has_cards():
+        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 
 
-def json_file(path):
-    """The file of `--json=PATH`, or None; raises UserError if its folder isn't there."""
-    if not path:
-        return None
-    out = pathlib.Path(path)
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"--json: {path} can't be written; name a file in a folder")
-    return out
+def take_gpu_memory():
+    """Has jax take GPU_MEMORY, unless a variable of jax's says how much."""
+    if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
+        os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", str(GPU_MEMORY))
 
 
 def join_words(argv):
-    """`--config FILE` as `--config=FILE`."""
+    """Joins `--config FILE` to `--config=FILE`."""
     argv = list(argv)
     while "--config" in argv[:-1]:
         at = argv.index("--config")
@@ -137,7 +148,7 @@ def join_words(argv):
 
 
 def find_config(argument):
-    """`--config=configs/x.py[:arg]`, with the file that `recipes.find` finds."""
+    """Completes `--config=configs/x.py[:arg]` by the file that `recipes.find` finds."""
     flag, _, value = argument.partition("=")
     path, colon, rest = value.partition(":")
     if flag not in ("--config", "-config") or pathlib.Path(path).exists():
@@ -145,9 +156,50 @@ def find_config(argument):
     return f"{flag}={recipes.find(path)}{colon}{rest}"
 
 
-def explain(error, needed):
+def describe(names):
+    """What --help prints: what the command does, its flags, and the recipes it takes."""
+    text = sys.modules["__main__"].__doc__ or ""
+    lines = [text.strip(), "", "Flags:"]
+    known = {f.name: f for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    ours = [known.pop(name) for name in names]
+    lines += [f"  --{flag.name}: {flag.help}" for flag in [*ours, *known.values()]]
+    if "config" not in names:
+        return "\n".join(lines)
+    lines += [
+        "",
+        "--config.KEY=VALUE changes a value of the recipe, as --config.batch_size=64 or",
+        '--config.data.size="(128,128)"; its file lists all keys. Recipes, configs/NAME.py:',
+    ]
+    for task, files in recipes.listed().items():
+        lines += ["", f"{task}:"]
+        lines += [f"  {file.name:<24}{recipes.describe(file)}" for file in files]
+    return "\n".join(lines)
+
+
+def explain_unknown(flag, argv):
+    """The message for a flag that isn't known; it may be a key of the recipe."""
+    given = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    if not given:
+        return f"--{flag}: give --config=configs/NAME.py, too" * flag.startswith(
+            "config."
+        )
+    try:
+        keys = list(recipes.flatten(recipes.load(given[0]).to_dict()))
+    except UserError:
+        return ""
+    near = [key for key in keys if key == flag or key.endswith(f".{flag}")]
+    if not near:
+        return ""
+    return f"there is no flag --{flag}; say " + " or ".join(
+        f"--config.{key}=VALUE" for key in near[:3]
+    )
+
+
+def explain(error, needed, argv=()):
     """The message of a flag's error, without the layers that it was wrapped in."""
     text = str(error).strip()
+    if unknown := re.match(r"Unknown command line flag '([^']+)'", text):
+        return explain_unknown(unknown[1], argv) or text
     if "must have a value other than None" in text:
         values = dict(config="configs/NAME.py")
         given = [f"--{name}={values.get(name, 'DIR')}" for name in needed]

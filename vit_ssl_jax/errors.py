@@ -1,4 +1,4 @@
-"""The one exception for what the user can put right."""
+"""The one exception for what the user can put right; errors for want of memory."""
 
 # Behind a message of what is in a store, or should be.
 CLOUD = (
@@ -10,3 +10,21 @@ CLOUD = (
 class UserError(Exception):
     """Bad input. Its text says what is wrong and what to change; `main` prints it
     without a traceback and exits with status 1."""
+
+
+def check_choice(name, value, choices):
+    """Raises UserError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name}: {value!r} is not one of {', '.join(choices)}")
+
+
+def is_exhausted(error):
+    """Whether an exception, or what it came of, is for want of memory."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, MemoryError) or "std::bad_alloc" in text:
+            return True
+        if "RESOURCE_EXHAUSTED" in text and "emory" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

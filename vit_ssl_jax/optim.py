@@ -152,7 +152,7 @@ def describe_layers(decay, depth, peak):
 
 
 def layer_scale(path, shape, decay, depth):
-    """A parameter's own of `layer_factors`; scanned blocks get an array `[L 1 ...]`."""
+    """A parameter's one of `layer_factors`; scanned blocks get an array `[L 1 ...]`."""
     names = [key.key for key in path]
     if names[:2] == ["encoder", "blocks"]:
         scale = decay ** (depth - jnp.arange(depth, dtype=float))
@@ -162,9 +162,9 @@ def layer_scale(path, shape, decay, depth):
 
 
 def scale_layers(tx, decay):
-    """Any optimiser with its updates multiplied by the factors of their layers.
+    """Multiplies any optimiser's updates by the factors of their layers.
 
-    So the end of the schedule and weight decay are, too, as in MAE's fine-tuning.
+    The end of the schedule and weight decay with them, as in MAE's fine-tuning.
     """
 
     def update(grads, state, params, *, step):

@@ -1,4 +1,4 @@
-"""Where arrays live: parameter name -> logical axes -> mesh axes."""
+"""Layout of arrays on devices: parameter name -> logical axes -> mesh axes."""
 
 import functools
 import math
@@ -52,16 +52,17 @@ BATCH = PartitionSpec(("data", "fsdp"))
 def make_mesh(shape, devices=None):
     """Builds the mesh from `{data, fsdp, tensor}`; one size may be -1 (the rest).
 
-    Where both `data` and `fsdp` are, `fsdp` is what divides the rest, up to SPREAD; 1
-    where there are several slices. Raises UserError where the sizes don't multiply to
-    the number of devices.
+    Where both `data` and `fsdp` are, `fsdp` is what divides the rest of a GPU's host or of
+    all, up to SPREAD; 1 where there are several TPU slices. Raises UserError where the
+    sizes don't multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [int(shape[axis]) for axis in MESH_AXES]
     given = ", ".join(f"{a}={s}" for a, s in zip(MESH_AXES, sizes))
     if sizes[:2] == [-1, -1]:
-        sizes[1] = math.gcd(SPREAD, len(devices) // max(sizes[2], 1))
-        sizes[1] = 1 if count_slices(devices) > 1 else sizes[1]
+        near = len(devices) // count_slices(devices)
+        sizes[1] = math.gcd(SPREAD, max(near // max(sizes[2], 1), 1))
+        sizes[1] = 1 if far_apart(devices) else sizes[1]
     known = int(np.prod([s for s in sizes if s != -1]))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise UserError(
@@ -77,9 +78,22 @@ def make_mesh(shape, devices=None):
     return Mesh(place_devices(sizes, devices), MESH_AXES, (AxisType.Auto,) * len(sizes))
 
 
+def slices(devices):
+    """The number of each device's TPU slice, or of its host where they are GPUs."""
+    hosts = [getattr(device, "process_index", 0) for device in devices]
+    if devices[0].platform == "gpu" and max(hosts) >= jax.process_count():
+        return hosts  # only planned with: jax numbers the slices of those at hand
+    return [getattr(device, "slice_index", 0) for device in devices]
+
+
 def count_slices(devices):
-    """How many TPU slices the devices are of."""
-    return len({getattr(device, "slice_index", 0) for device in devices})
+    """How many TPU slices, or hosts with GPUs, the devices are of."""
+    return len(set(slices(devices)))
+
+
+def far_apart(devices):
+    """Whether they are of several TPU slices, over which only `data` may reach."""
+    return devices[0].platform == "tpu" and count_slices(devices) > 1
 
 
 def place_devices(sizes, devices):
@@ -89,7 +103,7 @@ def place_devices(sizes, devices):
     UserError where it can't. Elsewhere devices keep their order.
     """
     slices = count_slices(devices)
-    if slices == 1 or devices[0].platform != "tpu":
+    if not far_apart(devices):
         return mesh_utils.create_device_mesh(
             sizes, devices, allow_split_physical_axes=True
         )
@@ -149,18 +163,48 @@ def specs(tree, mesh, rules=None):
 
 
 def shardings(tree, mesh, rules=None):
-    """`specs` as NamedShardings."""
+    """NamedShardings of a tree of arrays or shapes, by its `specs`."""
     place = functools.partial(NamedSharding, mesh)
     return jax.tree.map(place, specs(tree, mesh, rules))
 
 
+def state_shardings(state, mesh):
+    """`shardings` of a `step.TrainState`, whose moments are split by MOMENTS."""
+    moments = shardings(state.opt_state, mesh, MOMENTS)
+    return shardings(state, mesh).replace(opt_state=moments)
+
+
+def laid_out(shapes, layout):
+    """Shapes as ShapeDtypeStructs with shardings: a tree of those, or one for all."""
+    if isinstance(layout, NamedSharding):
+        layout = jax.tree.map(lambda x: layout, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
+    )
+
+
+def check_batch(where, size, mesh, pieces=1, words=""):
+    """Raises UserError unless a batch of `size` divides over the mesh and into pieces.
+
+    `where` is the key of the size, `words` say what the pieces are.
+    """
+    parts = ways(mesh) * pieces
+    if size % parts:
+        least = max(size // parts, 1) * parts
+        words = f" {words} = {parts}" if words else ""
+        raise UserError(
+            f"{where}: {size} doesn't divide over {ways(mesh)} devices{words}; "
+            f"try {least} or {least + parts}"
+        )
+
+
 def batch_sharding(mesh: Mesh):
-    """Examples are split over every device that isn't tensor-parallel."""
+    """Sharding that splits examples over every device that isn't tensor-parallel."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh):
-    """The whole array on every device."""
+    """Sharding that has the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -181,8 +225,13 @@ def fetch(tree):
 
 
 def ways(mesh: Mesh):
-    """Over how many devices examples are split."""
+    """Number of devices that examples are split over."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def fill_ways(count, mesh):
+    """The next number of examples from `count` on that divides over the mesh."""
+    return -(-count // ways(mesh)) * ways(mesh)
 
 
 def pin_batch(x):

@@ -4,14 +4,13 @@ import os
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from vit_ssl_jax import build, checkpoint, inputs, judged, step
-from vit_ssl_jax.data import given, pipeline
+from vit_ssl_jax import finished, partition, step, train_data
+from vit_ssl_jax.data import from_python, pipeline
 from vit_ssl_jax.errors import UserError
 
-ANY = ConfigDict(dict(variant="", mesh=dict(data=-1, fsdp=1, tensor=1)))
+ONE = dict(data=1, fsdp=1, tensor=1)  # a mesh of one device
 GAP, CAPTION, WIDE = 2, 14, 96  # pixels: between images, above them, of an image
 
 
@@ -19,7 +18,7 @@ def draw(
     workdir: str | os.PathLike,
     split: str = "",
     *,
-    data: given.Data | None = None,
+    data: from_python.Data | None = None,
     count: int = 8,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -33,9 +32,9 @@ def draw(
     What the rows are is told by `draw` of `methods/NAME.py`. Raises UserError where
     there is no checkpoint, or no such split.
     """
-    trained = judged.read_trained(checkpoint.find_folder(workdir), ANY)
+    trained = finished.read_trained(workdir)
     config = trained.config
-    open_source = inputs.make_opener(config, data)
+    open_source = train_data.make_opener(config, data)
     names = config.data.name, config.data.dir, split or config.data.split
     kinds = dict(labels=config.data.labels, label=config.data.label)
     source = open_source(*names, **kinds)
@@ -43,21 +42,26 @@ def draw(
         raise UserError(
             f"count={count}: the split has {len(source)} images; give 1 to that"
         )
-    batch = read(source, config.data, count)
-    config.batch_size = 1
-    run = build.make_run(config, jax.local_devices()[:1])
-    params, ema = load(trained.folder, run.program.state)
+    mesh = partition.make_mesh(ONE, jax.local_devices()[:1])
+    model, state = finished.load_model(trained, mesh)
+    return draw_state(model, state, read(source, config.data, count), seed)
+
+
+def draw_state(model, state, batch, seed):
+    """The rows of `draw` of a `build.Model`, its state and a batch as of `read`."""
 
     @jax.jit
-    def pictures(params, ema, batch, key):
-        method = run.method
+    def pictures(state, batch, key):
+        method = model.method
         views = method.make_views(key, step.prepare(batch))
-        outputs = method.model.apply({"params": params}, views, False)
-        return method.draw(outputs, method.make_targets(ema, views), views)
+        outputs = method.model.apply({"params": state.params}, views, False)
+        targets = method.make_targets(state.ema, views, state.step)
+        return method.draw(outputs, targets, views)
 
-    with jax.set_mesh(run.mesh):
-        found = jax.device_get(pictures(params, ema, batch, jax.random.key(seed)))
-    return {name: row(images) for name, images in found.items()}
+    batch = step.put_batch(batch, model.mesh)
+    with jax.set_mesh(model.mesh):
+        rows = jax.device_get(pictures(state, batch, jax.random.key(seed)))
+    return {name: row(images) for name, images in rows.items()}
 
 
 def read(source, data, count):
@@ -74,13 +78,6 @@ def read(source, data, count):
     )
     del batch["valid"]
     return batch
-
-
-def load(folder, like):
-    """Parameters and averages of a checkpoint, with the shapes of the state `like`."""
-    wanted = {"params": like.params} | ({"ema": like.ema} if like.ema else {})
-    parts = checkpoint.read_part(folder, lambda tree: wanted)
-    return parts["params"], parts.get("ema", {})
 
 
 def row(images):

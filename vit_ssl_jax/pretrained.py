@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_ssl_jax import checkpoint, collected, partition
+from vit_ssl_jax import partition, recipes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import posemb
+from vit_ssl_jax.workdir import restore
 
 # What changes the meaning of weights, though they fit.
 TELLING = ("vit.gelu", "vit.norm_eps", "vit.posemb", "data.mean", "data.std")
@@ -17,15 +18,16 @@ SHAPE = ("vit.variant", "data.size")  # give the grid of patches
 
 
 def init_encoder(config, run, state):
-    """The fresh state with the encoder of `config.init_from`; and what to say about it.
+    """Puts the encoder of `config.init_from` into a state: `(state, lines to say)`.
 
     Raises UserError where that encoder doesn't fit.
     """
     try:
-        encoder, theirs, lines = load(config.init_from, run)
+        like = run.program.state.params["encoder"]
+        encoder, theirs, lines = load(config.init_from, run.encoder, like)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
-    ours = collected.flatten(json.loads(config.to_json_best_effort()))
+    ours = recipes.flatten(json.loads(config.to_json_best_effort()))
     lines += [
         f"encoder: it was trained with {key}={theirs[key]!r}, here it is {ours[key]!r}"
         for key in TELLING
@@ -36,28 +38,40 @@ def init_encoder(config, run, state):
     return state.replace(params=params, ema=ema), lines
 
 
-def load(path, run):
-    """The encoder of another run, fitted to the ViT of `run`.
+def load(path, encoder, like):
+    """The parameters of another run's encoder, fitted to a ViT of this one.
 
-    `(params, what its config tells: read_config, lines to say)`. `path` is that run's workdir or a `checkpoints/STEP` in it. A position table that is
-    learned from here on starts as the one that the encoder was trained with, learned or
-    fixed, resampled where the grid of patches is another, as in MAE's fine-tuning. It
-    is missing in `params` where there was none. Raises UserError where the encoder
-    doesn't fit.
+    Returns `(params, its config as of read_config, lines to say)`. `path` is that run's
+    workdir or a `checkpoints/STEP` in it, `encoder` the ViT, `like` its parameters as
+    ShapeDtypeStructs with shardings. A position table that is learned from here on
+    starts as the one that the encoder was trained with, learned or fixed, resampled
+    where the grid of patches is another, as in MAE's fine-tuning. It is missing in
+    `params` where there was none. Raises UserError where the encoder doesn't fit.
     """
-    like = run.program.state.params["encoder"]
-    encoder, folder = checkpoint.load_encoder(path, like)
-    learned = encoder.pop("posemb", None)
-    theirs = read_config(folder)
-    table, lines = place_encoder(learned, run.encoder, theirs)
+    theirs = check_class_token(path, encoder)
+    params, folder = restore.load_encoder(path, like)
+    learned = params.pop("posemb", None)
+    table, lines = place_encoder(learned, encoder, theirs)
     if table is not None:
-        encoder["posemb"] = partition.put(table, like["posemb"].sharding)
-    return encoder, theirs, [f"encoder: from {folder}", *lines]
+        params["posemb"] = partition.put(table, like["posemb"].sharding)
+    return params, theirs, [f"encoder: from {folder}", *lines]
+
+
+def check_class_token(path, encoder):
+    """The other run's config; raises UserError where only one ViT has a class token."""
+    theirs = read_config(restore.find_folder(path))
+    if theirs.get("vit.cls", encoder.cls) != encoder.cls:
+        has, lacks = ("it", "this one") if theirs["vit.cls"] else ("this one", "it")
+        raise UserError(
+            f"{path}: {has} has a class token, {lacks} has none; set "
+            f"--config.vit.cls={theirs['vit.cls']}"
+        )
+    return theirs
 
 
 def read_config(folder):
-    """What tells how a checkpoint's encoder was trained: `{dotted key: value}`."""
-    config = collected.flatten(read_whole_config(folder))
+    """Reads the config of a checkpoint's encoder: `{dotted key: value}`."""
+    config = recipes.flatten(read_whole_config(folder))
     missing = [key for key in TELLING + SHAPE if key not in config]
     if missing:
         raise UserError(
@@ -82,7 +96,7 @@ def read_whole_config(folder):
 
 
 def place_encoder(table, encoder, theirs):
-    """Where the patches are from here on: `(table [1 N(+1) D] or None, lines to say)`.
+    """Positions of patches from here on: `(table [1 N(+1) D] or None, lines to say)`.
 
     `table` is the learned one that came with the encoder, None where it has none;
     `encoder` is the ViT of this run, `theirs` the other run's config.

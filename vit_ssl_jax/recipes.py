@@ -1,5 +1,6 @@
 """The recipes, `configs/NAME.py`: found in a checkout or an installed package, loaded."""
 
+import ast
 import difflib
 import importlib.util
 import inspect
@@ -10,6 +11,13 @@ from ml_collections import ConfigDict
 
 import vit_ssl_jax
 from vit_ssl_jax.errors import UserError
+
+TASKS = {  # what recipes are for -> how their names begin
+    "start here": ("quickstart", "own"),
+    "pre-train": (),  # all others
+    "fine-tune": ("finetune", "transfer"),
+    "evaluate": ("eval", "probe"),
+}
 
 
 def load(name: str | os.PathLike, /, **changes) -> ConfigDict:
@@ -54,19 +62,39 @@ def find(path: str) -> pathlib.Path:
 
     `path` may leave out `configs/`. Raises UserError where there is none.
     """
-    package = pathlib.Path(vit_ssl_jax.__file__).parent
-    folders = [root / "configs" for root in (package, package.parent)]
+    folders = _folders()
     inside = path.removeprefix("configs/")
     for file in [pathlib.Path(path), *(folder / inside for folder in folders)]:
         if file.is_file():
             return file
     known = {file.name for folder in folders for file in folder.glob("*.py")}
     known = sorted(known - {"__init__.py"})
-    close = difflib.get_close_matches(inside, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(
-        f"{path} doesn't exist; {hint or 'configs/ has ' + ', '.join(known)}"
-    )
+    close = difflib.get_close_matches(inside, known, n=5, cutoff=0.0)
+    raise UserError(f"{path} doesn't exist; did you mean {' or '.join(close)}?")
+
+
+def _folders() -> list[pathlib.Path]:
+    """Where recipes may be: in an installed package, in a checkout."""
+    package = pathlib.Path(vit_ssl_jax.__file__).parent
+    return [root / "configs" for root in (package, package.parent)]
+
+
+def describe(path: pathlib.Path) -> str:
+    """The first line of a recipe's description."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return text.partition("\n")[0]
+
+
+def listed() -> dict[str, list[pathlib.Path]]:
+    """All recipes by what they are for, in the order of their names."""
+    folder = next(folder for folder in _folders() if folder.is_dir())
+    groups: dict[str, list[pathlib.Path]] = {name: [] for name in TASKS}
+    for path in sorted(folder.glob("*.py")):
+        first = path.stem.partition("_")[0]
+        name = next((n for n, firsts in TASKS.items() if first in firsts), "pre-train")
+        if path.stem != "__init__":
+            groups[name].append(path)
+    return groups
 
 
 def set_value(config: ConfigDict, key: str, value) -> None:
@@ -87,3 +115,12 @@ def set_value(config: ConfigDict, key: str, value) -> None:
         part[last] = value
     except (TypeError, ValueError) as error:
         raise UserError(f"config.{key}: {error}") from error
+
+
+def flatten(config: dict, above: str = "") -> dict:
+    """Nested dicts as one, with dotted keys; `above` is put in front of them."""
+    flat = {}
+    for key, value in config.items():
+        inside = isinstance(value, dict)
+        flat |= flatten(value, f"{above}{key}.") if inside else {above + key: value}
+    return flat

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_ssl_jax import compiler, partition
+from vit_ssl_jax import partition
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.ops import images
 from vit_ssl_jax.optim import Optimizer
+from vit_ssl_jax.xla.options import choose_options
 
 
 @flax.struct.dataclass
@@ -30,14 +31,20 @@ class TrainState:
 
 def init_state(key, batch, *, method: Method, optimizer: Optimizer):
     """A fresh state for batches like `batch`."""
-    views = method.make_views(key, prepare(batch))
-    params = method.model.init({"params": key}, views, False)["params"]
+    params, ema = init_model(key, batch, method=method)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.tx.init(params),
-        ema=jax.tree.map(jnp.copy, method.init_ema(params)),
+        ema=ema,
     )
+
+
+def init_model(key, batch, *, method: Method):
+    """What a model starts with, for batches like `batch`: `(params, ema)`."""
+    views = method.make_views(key, prepare(batch))
+    params = method.model.init({"params": key}, views, False)["params"]
+    return params, jax.tree.map(jnp.copy, method.init_ema(params))
 
 
 def prepare(batch):
@@ -56,7 +63,8 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
         views = method.make_views(views_key, prepare(batch))
 
     def micro_step(views, dropout_key):
-        targets = jax.lax.stop_gradient(method.make_targets(state.ema, views))
+        targets = method.make_targets(state.ema, views, state.step)
+        targets = jax.lax.stop_gradient(targets)
 
         def loss_fn(params):
             outputs = method.model.apply(
@@ -88,9 +96,11 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
 
 
 def accumulate(micro_step, views, key, accum):
-    """Means of loss, metrics and gradients over `accum` micro-batches; last targets.
+    """Means of loss, metrics and gradients over `accum` micro-batches; all targets.
 
     Micro-batch i holds examples i, i + accum, ..., so that each stays on its device.
+    Targets come back in the order of the examples `[B ...]`; the compiler drops those
+    that nobody looks at.
     """
     if accum == 1:
         return micro_step(views, key)
@@ -98,6 +108,10 @@ def accumulate(micro_step, views, key, accum):
     def split(x):
         x = x.reshape(x.shape[0] // accum, accum, *x.shape[1:])
         return jnp.moveaxis(x, 1, 0)
+
+    def join(x):
+        x = jnp.moveaxis(x, 0, 1)
+        return partition.pin_batch(x.reshape(-1, *x.shape[2:]))
 
     def body(total, xs):
         views, i = xs
@@ -111,7 +125,7 @@ def accumulate(micro_step, views, key, accum):
     out, grads, _ = jax.eval_shape(micro_step, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (out, grads))
     (out, grads), targets = jax.lax.scan(body, zeros, (views, jnp.arange(accum)))
-    return out, grads, jax.tree.map(lambda x: x[-1], targets)
+    return out, grads, jax.tree.map(join, targets)
 
 
 @flax.struct.dataclass
@@ -150,16 +164,11 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
     def step(state, batch, key):
         return train_step(state, batch, key, accum=accum, **bound)
 
-    key = jax.eval_shape(lambda: jax.random.key(0))  # a topology's mesh runs nothing
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(init, key)
-    layout = partition.shardings(shapes, mesh)
-    moments = partition.shardings(shapes.opt_state, mesh, partition.MOMENTS)
-    layout = layout.replace(opt_state=moments)
+        shapes = jax.eval_shape(init, key_shape())
+    layout = partition.state_shardings(shapes, mesh)
     whole = partition.replicated(mesh)
-    state = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
-    )
+    state = partition.laid_out(shapes, layout)
     jit_init = jax.jit(init, out_shardings=layout)
     jit_step = functools.partial(
         jax.jit,
@@ -169,7 +178,7 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
         donate_argnums=0,
     )
     with jax.set_mesh(mesh):
-        options = compiler.options(jit_step(), mesh, state, batch, key_shape(whole))
+        options = choose_options(jit_step(), mesh, state, batch, key_shape(whole))
     return Program(
         init=with_mesh(jit_init, mesh),
         step=with_mesh(jit_step(compiler_options=options), mesh),
@@ -203,8 +212,8 @@ def lower(program):
     return program.step.lower(program.state, program.batch, key)
 
 
-def key_shape(sharding):
-    """Of the run's key."""
+def key_shape(sharding=None):
+    """Shape of the run's key; nothing runs, for a topology's mesh can't."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding)
 

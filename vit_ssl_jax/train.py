@@ -9,23 +9,37 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 import vit_ssl_jax
-from vit_ssl_jax import build, checkpoint, inputs, partition, processes, startup, step
-from vit_ssl_jax.data import given
+from vit_ssl_jax import (
+    arguments,
+    build,
+    command,
+    console,
+    fit,
+    partition,
+    starting,
+    step,
+    train_data,
+)
+from vit_ssl_jax.closing import say_closing
+from vit_ssl_jax.console import Clock, console_line, results_line
+from vit_ssl_jax.data import from_python
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.distributed.signals import stop_now, stop_on_signal
+from vit_ssl_jax.doctor import once
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import health, online, suite, summary
-from vit_ssl_jax.intro import introduce
-from vit_ssl_jax.pretrained import init_encoder
-from vit_ssl_jax.signals import stop_now, stop_on_signal
-from vit_ssl_jax.workdir import open_workdir, write_config
-from vit_ssl_jax.writer import Meter, Writer, console_line, read_metrics, results_line
+from vit_ssl_jax.evaluators import suite, summary
+from vit_ssl_jax.monitors import health, online
+from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir.folder import open_workdir, write_config
+from vit_ssl_jax.workdir.metrics import Meter, Writer, read_metrics
+from vit_ssl_jax.xla import cache
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, data: given.Data | None = None
+    config: ConfigDict, workdir: str | os.PathLike, data: from_python.Data | None = None
 ) -> dict | None:
     """Trains by `config` in `workdir`; the same call again continues.
 
@@ -42,16 +56,19 @@ def train(
     Returns the closing summary (dict) where `config.summary` asks for one, else None.
     Raises UserError for what the user can put right, before any long work.
     """
-    with stop_on_signal() as asked:
-        return run_to_end(config, open_workdir(workdir), asked, data)
+    arguments.check_training(config)
+    command.calm_compilers()
+    with stop_on_signal() as stop_requested:
+        return run_to_end(config, open_workdir(workdir), stop_requested, data)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Session:
     """What the loop works with."""
 
     config: Any
     run: build.Run
+    ready: fit.Ready | None  # its step, compiled; None: no step is left to do
     source: Any  # of images
     evals: suite.Suite
     probe: online.Probe
@@ -59,83 +76,57 @@ class Session:
     checkpoints: checkpoint.Checkpoints
     log: Writer
     clock: Callable  # () -> seconds of the run, over all its sessions
-    asked: Any  # of `signals.stop_on_signal`
+    stop_requested: Any  # of `signals.stop_on_signal`
 
 
-def run_to_end(config, workdir, asked, data=None):
-    """`train` with its two ends: what is built before the loop, what is said after it."""
+def run_to_end(config, workdir, stop_requested, data=None):
+    """Builds what the loop needs, runs it, says how it ended; returns as `train`."""
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
-    open_source, source, line = inputs.open_run(config, data)
-    startup.use_cache()
-    run, lines = build.make_run(config), [line]
-    labelled = source.num_classes > 0
-    evals = suite.Suite(config, run, labelled, lines.append, open_source=open_source)
+    fit.fail_at_once()
+    open_source, source, lines = train_data.open_run(config, data)
+    card, about = train_data.make_card(config, source)
+    source, kept = train_data.keep_decoded(config, source)
+    lines += about + kept
+    cache.use_cache()
+    run = once.check_kernels(config, build.make_run(config), console.say)
+    evals = suite.Suite(
+        config,
+        run,
+        labelled=source.num_classes > 0,
+        say=lines.append,
+        open_source=open_source,
+    )
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
     lines.append(probe.line)
 
-    checkpoints = checkpoint.Checkpoints(workdir, config.keep)
-    state, seconds, notes = first_state(config, run, probe, checkpoints)
-    start = int(state.step)
-    if start > run.steps:
-        raise UserError(
-            f"{workdir} is at step {start}, beyond the {run.steps} steps of the config; "
-            "raise config.epochs or config.steps, or give a new --workdir"
-        )
+    console.introduce(config, run, dict.fromkeys(lines))
+    begin = starting.begin(config, run, probe, workdir)
+    checkpoints, ready, start = begin.checkpoints, begin.ready, int(begin.state.step)
     changed = write_config(config, workdir, vit_ssl_jax.__version__)
+    changed += train_data.write_card(card, workdir)
     log = Writer(workdir, start=start, steps=run.steps)
-    with contextlib.closing(log):
-        introduce(log.say, config, run, state, lines + notes, changed)
+    with contextlib.closing(log), fit.explained(config, run, ready):
+        console.say_start(run, start, begin.notes, changed)
         processes.wait_for_all("metrics.jsonl is cut back")
-        monitor = health.Monitor(config, run, read_metrics(workdir, "ssl/"))
-        clock = Clock(begun, seconds)
         session = Session(
-            config, run, source, evals, probe, monitor, checkpoints, log, clock, asked
+            config=config,
+            run=run,
+            ready=ready,
+            source=source,
+            evals=evals,
+            probe=probe,
+            monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
+            checkpoints=checkpoints,
+            log=log,
+            clock=Clock(begun, begin.seconds),
+            stop_requested=stop_requested,
         )
         try:
-            state = loop(session, state)
+            state = loop(session, begin.state)
         finally:
             checkpoints.close()
-        if source.broken:
-            log.say(f"{len(source.broken)} broken images were replaced by others")
-        done = int(state.step)
-        if done < run.steps:
-            log.say(f"stopped at step {done}, saved; the same command continues")
-            return None
-        if not (config.summary and evals.names):
-            return None
-        return summary.report(
-            evals,
-            state,
-            run.program.init(jax.random.key(config.seed)),
-            workdir=workdir,
-            seconds=clock,
-            say=log.say,
-        )
-
-
-def first_state(config, run, probe, checkpoints):
-    """The state to start from, the run's seconds before it, and what to say about it.
-
-    A checkpoint without online probes, or with ones that aren't wanted any more, fits.
-    """
-    bare, lines = run.program.state, []
-    likes = [bare.replace(probe=probe.like), bare]
-    if not probe.images:
-        likes.reverse()
-    state, seconds = checkpoints.restore(*likes) or (None, 0.0)
-    resumed = state is not None
-    if not resumed:
-        state = run.program.init(jax.random.key(config.seed))
-        if config.init_from:
-            state, lines = init_encoder(config, run, state)
-    if probe.images and not state.probe:
-        state = state.replace(probe=probe.init())
-        lines += ["online probes: none in the checkpoint, they start here"] * resumed
-    elif state.probe and not probe.images:
-        state = state.replace(probe={})
-        lines.append("online probes: those in the checkpoint are dropped")
-    return state, seconds, lines
+        return finish(session, state, workdir)
 
 
 def loop(s, state):
@@ -144,21 +135,22 @@ def loop(s, state):
     key = jax.random.key_data(jax.random.key(config.seed))
     key = jax.random.wrap_key_data(partition.put(key, run.program.replicated))
     start = int(state.step)
-    batches = inputs.open_batches(config, s.source, start)
-    meter, watch = Meter(start), startup.CacheWatch()
+    batches = train_data.open_batches(
+        config, s.source, start, needs_labels=run.method.needs_labels
+    )
+    meter = Meter(start)
     for done in range(start + 1, run.steps + 1):
-        if stop_now(s.asked, done):
+        if stop_now(s.stop_requested, done):
             break
         with meter.waiting():
             batch = next(batches)
         batch = step.put_batch(batch, run.mesh)
-        with watch if done == start + 1 else contextlib.nullcontext():
-            state, metrics = advance(s, state, batch, key, done)
+        state, metrics = advance(s, state, batch, key, done)
         log.advance()
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))
-            seconds = f"{meter.seconds():.1f} s{watch.remark}"
-            log.say(f"first step, with compilation: {seconds}")
+            seconds = s.ready.seconds + meter.seconds()
+            log.say(f"first step, with compilation: {seconds:.1f} s{s.ready.remark}")
             meter = Meter(done)
 
         last = done == run.steps
@@ -169,18 +161,41 @@ def loop(s, state):
             watch_health(s, state, batch, key, done)
             meter = Meter(done)
         if due := s.evals.due(done, last):
-            results = s.evals.evaluate(state, due)
+            with fit.explained(config, run, s.ready, evaluating=True):
+                results = s.evals.evaluate(state, due)
             log.write(done, results)
             log.say(results_line(results))
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
-            check_finite(jax.device_get(metrics["train/loss"]), done)
+            health.check_finite(jax.device_get(metrics["train/loss"]), done)
             save(s, state)
     if int(state.step) > start:
-        check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
+        health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
     if start < run.steps:  # and not finished before
         save(s, state)
     return state
+
+
+def finish(s, state, workdir):
+    """Says how the loop ended; returns the closing summary where one is wanted."""
+    if s.source.broken:
+        s.log.say(f"{len(s.source.broken)} broken images were replaced by others")
+    done = int(state.step)
+    if done < s.run.steps:
+        s.log.say(f"stopped at step {done}, saved; the same command continues")
+        return None
+    out = None
+    if s.config.summary and s.evals.names:
+        out = summary.report(
+            s.evals,
+            state,
+            s.run.program.init(jax.random.key(s.config.seed)),
+            workdir=workdir,
+            seconds=s.clock,
+            say=s.log.say,
+        )
+    say_closing(s.config, s.run, s.source, state, workdir=workdir, say=s.log.say)
+    return out
 
 
 def save(s, state):
@@ -193,15 +208,16 @@ def advance(s, state, batch, key, done):
     """One step, then the online probes, which the step's program never sees."""
     probe = state.probe
     with jax.transfer_guard("disallow"):
-        state, metrics = s.run.program.step(state.replace(probe={}), batch, key)
+        state, metrics = s.ready.call(state.replace(probe={}), batch, key)
         state = s.probe.after(state.replace(probe=probe), batch, done)
     return state, metrics
 
 
 def write_metrics(s, state, metrics, meter, done):
     """Writes what the step and the online probes say, and the speed."""
-    metrics = jax.device_get(metrics | s.probe.metrics(state, done))
-    check_finite(metrics["train/loss"], done)
+    metrics = jax.block_until_ready(metrics | s.probe.metrics(state, done))
+    metrics = jax.device_get(metrics)
+    health.check_finite(metrics["train/loss"], done)
     metrics |= meter.read(done, s.config.batch_size)
     metrics |= {
         "epoch": done / s.run.steps_per_epoch,
@@ -222,29 +238,9 @@ def watch_health(s, state, batch, key, done):
     if alarm:
         s.log.say(f"step {done}: {alarm}")
     if alarm and s.config.health.policy == "stop":
-        check_finite(readings["ssl/feature_std"], done)
+        health.check_finite(readings["ssl/feature_std"], done)
         save(s, state)
         raise UserError(
             f"stopped at step {done} and saved, for config.health.policy is 'stop': "
             f"{alarm}; --config.health.policy=warn goes on from there regardless"
         )
-
-
-def check_finite(loss, done):
-    """Raises UserError for a loss that is no number; such a state is never saved."""
-    if not np.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {done}; nothing was saved since the last "
-            "checkpoint. Lower config.optim.lr, set config.optim.clip=1.0 or "
-            "config.vit.dtype=float32, and run the same command to go on from there"
-        )
-
-
-class Clock:
-    """Wall time of a run in seconds, over all its sessions."""
-
-    def __init__(self, begun, before):
-        self._begun, self._before = begun, before
-
-    def __call__(self):
-        return self._before + time.perf_counter() - self._begun

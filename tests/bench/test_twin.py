@@ -24,8 +24,8 @@ METHODS = sorted(torch_methods.METHODS)
 
 def small(method, **changes):
     """A recipe of the method, shrunk; `changes` by dotted key with `__` for dots."""
-    name = "relvit_cifar10_upstream" if method == "relvit" else f"{method}_vitb"
-    config = shrink(runs.load(f"{name}.py"))
+    recipe = {"relvit": ("relvit_upstream.py", "cifar10")}.get(method)
+    config = shrink(runs.load(*(recipe or [f"{method}_vitb.py"])))
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in changes.items()}
     )

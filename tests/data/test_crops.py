@@ -240,3 +240,17 @@ def test_flip_is_a_mirror_half_of_the_time():
         flips += np.array_equal(out, image[:, ::-1])
         assert np.array_equal(out, image) or np.array_equal(out, image[:, ::-1])
     assert 160 < flips < 240
+
+
+@pytest.mark.parametrize("shape", [(8, 20_000), (20_000, 8)])
+def test_a_strip_costs_no_gigabyte(shape):
+    """At 256 px it would have 164 million pixels; only its middle is resized."""
+    strip = np.zeros((*shape, 3), np.uint8)
+    along = np.linspace(0, 255, max(shape)).astype(np.uint8)
+    strip[:] = along.reshape(20_000 if shape[0] > 8 else 1, -1, 1)
+    settings = dict(size=(224, 224), resize=256, interpolation="bicubic")
+    covered = crops.resize_to_cover(strip, squash=False, **settings)
+    assert covered.nbytes < 16e6
+    middle = crops.resize_and_center_crop(strip, **settings)
+    assert middle.shape == (224, 224, 3)
+    assert abs(int(middle[112, 112, 0]) - 127) <= 1

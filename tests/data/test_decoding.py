@@ -1,7 +1,9 @@
 """Decoding: against Pillow, and files that stop before their end."""
 
+import contextlib
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +89,86 @@ def test_decode_turns_upright_in_both_decoders():
     assert decoding.decode(data + b"trailer").shape == (50, 40, 3)
 
 
+RAMP = np.linspace(0, 65535, 48 * 64).reshape(48, 64)
+
+
+def save(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        save(Image.fromarray(RAMP.astype(np.uint16)), "TIFF"),
+        save(Image.fromarray(RAMP.astype(np.uint16)), "PNG"),
+        save(Image.fromarray(RAMP.astype(np.uint16)), "JPEG2000"),
+        save(Image.fromarray(np.float32(RAMP / 65535)), "TIFF"),
+        save(Image.fromarray(np.float32(RAMP - 1000)), "TIFF"),
+        save(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
+        cv2.imencode(".tif", np.uint16(RAMP))[1].tobytes(),
+        cv2.imencode(".tif", np.stack([np.float32(RAMP / 65535)] * 3, -1))[1].tobytes(),
+        cv2.imencode(".tif", np.stack([np.uint16(RAMP)] * 3, -1))[1].tobytes(),
+    ],
+)
+def test_many_bits_are_scaled_by_their_range(data):
+    pixels = decoding.decode(data)
+    assert pixels.shape == (48, 64, 3)
+    np.testing.assert_allclose(pixels[..., 0], RAMP / 257, atol=1.5)
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_numbers_of_any_kind_become_bytes():
+    for numbers, wanted in [
+        (np.array([[False, True]]), [[0, 255]]),
+        (np.array([[0.0, 0.5, np.nan, 1.0]]), [[0, 128, 0, 255]]),
+        (np.array([[-1.0, 0.0, np.inf, 1.0]]), [[0, 128, 255, 255]]),
+        (np.array([[3, 200]], np.int32), [[3, 200]]),
+        (np.array([[0, 256, 65535]], np.int32), [[0, 1, 255]]),
+        (np.full((1, 2), np.nan), [[0, 0]]),
+        (np.full((1, 2), -7), [[0, 0]]),
+    ]:
+        np.testing.assert_array_equal(decoding.to_bytes(numbers), wanted)
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA"), ("PNG", "P")],
+)
+def test_alpha_lies_on_white_or_black(form, mode):
+    image = Image.fromarray(picture(40, 50)).convert("RGBA")
+    image.putalpha(Image.new("L", (50, 40), 0))
+    if mode == "P":
+        image = Image.new("P", (50, 40), 3)
+        image.putpalette([i // 3 for i in range(768)])
+        image.info["transparency"] = 3
+    else:
+        image = image.convert(mode)
+    data = save(image, form)
+    assert (decoding.decode(data) == 255).all()
+    assert (decoding.decode(data, "black") == 0).all()
+
+
+def test_the_first_of_several_pages():
+    pages = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
+    data = save(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert (decoding.decode(data) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_png_with_a_wrong_checksum_is_broken(mode):
+    data = bytearray(encode(picture(40, 50), "PNG", mode))
+    data[-20] ^= 1  # in the last part of the pixels
+    with pytest.raises(ValueError, match="checksum of its part b'IDAT' is wrong"):
+        decoding.decode(bytes(data))
+
+
+def test_heic_is_named():
+    with pytest.raises(ValueError, match="not a whole image: HEIC, which isn't read"):
+        decoding.decode(b"\0\0\0\x18ftypheic" + bytes(20))
+
+
 def test_decode_passes_pixels_through():
     pixels = picture(4, 5)
     assert decoding.decode(pixels) is pixels
@@ -96,4 +178,8 @@ def test_decode_prints_nothing(capfd):
     for form in ("JPEG", "PNG", "WEBP"):
         with pytest.raises(ValueError, match="not a whole image"):
             decoding.decode(encode(picture(40, 50), form)[:200])
+    profile = encode(picture(40, 50), "PNG", icc_profile=b"no profile")
+    for data in (profile, b"II*\0" + bytes(200)):
+        with contextlib.suppress(decoding.BrokenImageError):
+            decoding.decode(data)
     assert capfd.readouterr() == ("", "")

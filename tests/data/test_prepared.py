@@ -98,7 +98,7 @@ def test_prepared_set_by_version_folder_and_by_config(prepared, tmp_path):
 def test_prepared_set_errors(prepared, tmp_path):
     with pytest.raises(UserError, match="choose train, test"):
         open_source("tiny", str(prepared), "validation")
-    with pytest.raises(UserError, match=r"\(it has tiny\).*tfds.data_source"):
+    with pytest.raises(UserError, match=r"\(it has tiny\).*knows no set of that"):
         open_source("tyni", str(prepared), "train")
     with pytest.raises(UserError, match="which doesn't exist"):
         open_source("tiny", str(tmp_path / "nowhere"), "train")
@@ -111,3 +111,17 @@ def test_prepared_set_errors(prepared, tmp_path):
         open_source("tiny", str(tmp_path), "train")
     edit_info(copy, alternativeFileFormats=["array_record"])
     assert len(open_source("tiny", str(tmp_path), "train")) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cifar10", r"python -c 'import tensorflow_datasets .*\(\"cifar10\""),
+        ("cifra10", "TFDS knows no set of that name; did you mean .*cifar10"),
+        ("imagenet2012", "ILSVRC2012_img_train.tar .* --config.data.name=folder"),
+        ("resisc45", "downloaded by hand first .*catalog/resisc45"),
+    ],
+)
+def test_a_set_that_is_not_there_is_told_what_can_work(tmp_path, name, said):
+    with pytest.raises(UserError, match=said):
+        open_source(name, str(tmp_path), "train")

@@ -68,10 +68,12 @@ def test_val_and_validation_are_the_same_split(tmp_path):
     assert places(open_source("folder", str(tmp_path), "validation")) == {str(made)}
 
 
-def test_images_beside_folders_or_deeper_are_not_classes(tmp_path):
+def test_what_a_folder_leaves_out_is_among_the_notes(tmp_path):
     for name in ("a/1.png", "b/1.png", "2.png"):
         save(tmp_path / name)
-    assert open_source("folder", str(tmp_path), "train").num_classes == 0
+    source = open_source("folder", str(tmp_path), "train")
+    assert (len(source), source.num_classes) == (2, 2)
+    assert "2.png" in source.notes[0]
 
 
 def test_folder_order_is_fixed_and_slices_are_mixed(tmp_path):

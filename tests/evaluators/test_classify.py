@@ -9,14 +9,14 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from vit_ssl_jax import partition, step
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import classify
+from vit_ssl_jax.evaluators import accuracy, classify
 
 
 def test_scores_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=(500, 12)), rng.integers(0, 12, 500)
     ranked = np.argsort(-scores, axis=1)[:, :5]
-    found = classify.score(ranked, labels)
+    found = accuracy.score(ranked, labels)
     for metric, k in (("top1", 1), ("top5", 5)):
         want = top_k_accuracy_score(labels, scores, k=k)
         assert found[metric] == pytest.approx(want)
@@ -27,7 +27,7 @@ def test_scores_are_those_of_scikit_learn():
 def test_any_label_of_a_set_is_right_and_empty_sets_do_not_count():
     labels = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]])
     ranked = np.array([[1, 0], [0, 2], [0, 1], [1, 2]])
-    assert classify.score(ranked, labels) == {
+    assert accuracy.score(ranked, labels) == {
         "top1": pytest.approx(1 / 3),  # only the first
         "top5": pytest.approx(2 / 3),  # the second's second guess
     }
@@ -35,7 +35,7 @@ def test_any_label_of_a_set_is_right_and_empty_sets_do_not_count():
 
 def test_images_of_which_none_has_a_label_are_refused():
     with pytest.raises(UserError, match="no image of the split has any label"):
-        classify.score(np.zeros((2, 1), int), np.zeros((2, 3), np.uint8))
+        accuracy.score(np.zeros((2, 1), int), np.zeros((2, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_images_of_which_none_has_a_label_are_refused():
 )
 def test_labels_that_are_not_the_heads_are_refused(classes, label_map, said):
     with pytest.raises(UserError, match=said):
-        classify.check_head("config.evals.classify", classes, 10, label_map)
+        classify.check_head(classes, 10, label_map)
 
 
 def test_labels_that_fit_are_not_refused():
-    classify.check_head("config.evals.classify", 10, 10, ())
-    classify.check_head("config.evals.classify", 2, 10, (9, 0))
+    classify.check_head(10, 10, ())
+    classify.check_head(2, 10, (9, 0))
 
 
 @pytest.fixture(scope="module")

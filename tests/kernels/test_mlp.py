@@ -13,9 +13,9 @@ AT = jnp.array([1, 0, 2, 1])  # kept, read, written, of the weights
 
 
 def make_style(**changes):
-    """Products in float32, interpreted."""
+    """Products in float32."""
     numbers = dict(heads=2, eps=1e-3, exact=True, dropout=0.0, keep=True, tile=TILE)
-    return layer.Style(**numbers | changes, dtype="float32", interpret=True)
+    return layer.BlockStyle(**numbers | changes, dtype="float32")
 
 
 def draw(wide, seed=0):
@@ -73,13 +73,15 @@ CASES = [
 
 
 @pytest.mark.parametrize("wide, exact, scaled, seeded, unroll", CASES)
-def test_mix_and_every_gradient(wide, exact, scaled, seeded, unroll):
+def test_mix_and_every_gradient(interpret, wide, exact, scaled, seeded, unroll):
     style = make_style(exact=exact, dropout=0.3 * seeded, unroll=unroll)
     stream, heads, weights, grad = draw(wide)
     noise = make_noise(scaled, seeded)
-    run = dict(tile=TILE, style=style, interpret=True)
+    run = dict(tile=TILE, style=style, interpret=interpret)
     room = (jnp.full((2, ROWS, size), 7.0) for size in (WIDTH, wide))
-    out, middle, hidden = mlp.mix(AT, stream, heads, noise, weights, *room, **run)
+    out, middle, hidden = mlp.mix(
+        AT, stream, heads, *room, noise=noise, weights=weights, **run
+    )
 
     def reference(x, heads, *weights):
         return plain(x, heads, *weights, noise=noise, style=style)
@@ -92,7 +94,9 @@ def test_mix_and_every_gradient(wide, exact, scaled, seeded, unroll):
         np.testing.assert_allclose(ours[1], theirs, atol=2e-5)
         np.testing.assert_array_equal(ours[0], 7)
 
-    ours = mlp.mix_backward(AT, grad, heads, noise, weights, middle, hidden, **run)
+    ours = mlp.mix_backward(
+        AT, grad, heads, middle, hidden, noise=noise, weights=weights, **run
+    )
     theirs = pull(grad)
     assert len(ours) == len(theirs) == 10
     for mine, expected in zip(ours, theirs):

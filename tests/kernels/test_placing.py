@@ -2,7 +2,9 @@
 
 import jax
 import numpy as np
+import pytest
 
+from tests.kernels import simulator
 from vit_ssl_jax.kernels import placing
 
 MOVES = [
@@ -13,11 +15,16 @@ MOVES = [
 ]
 
 
-def test_parts_lie_where_they_belong_and_other_layers_stay():
+# The only kernel that copies by itself, so it is always simulated, too: the interpreter
+# copies at once, whether the kernel waits for it or not.
+@pytest.mark.parametrize(
+    "interpret", [True, simulator.SIMULATOR], ids=["interpreter", "simulator"]
+)
+def test_parts_lie_where_they_belong_and_other_layers_stay(interpret):
     rng = np.random.default_rng(0)
     received = np.float32(rng.normal(size=(2, 11, 2)))
     arrays = [np.float32(rng.normal(size=shape)) for shape in ((3, 8, 4), (3, 6, 2))]
-    placed = placing.place(1, received, arrays, MOVES, interpret=True)
+    placed = placing.place(1, received, arrays, MOVES, interpret=interpret)
     first = received[:, :8].reshape(2, 2, 4, 2).transpose(0, 2, 1, 3).reshape(8, 4)
     second = received[:, 8:].swapaxes(0, 1).reshape(6, 2)
     for old, new, layer in zip(arrays, placed, (first, second)):

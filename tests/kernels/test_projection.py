@@ -31,9 +31,9 @@ def arrays():
 
 
 @pytest.mark.parametrize("tile", [16, 48])
-def test_projection_and_every_gradient(arrays, tile):
+def test_projection_and_every_gradient(interpret, arrays, tile):
     x, weights, grad, skip = arrays
-    run = dict(tile=tile, eps=EPS, interpret=True)
+    run = dict(tile=tile, eps=EPS, interpret=interpret)
     out = projection.project(AT, x, weights, jnp.full((3, ROWS, WIDE), 7.0), **run)
     expected, pull = jax.vjp(plain, x[1], *(w[1] for w in weights))
     np.testing.assert_allclose(out[2], expected, atol=1e-4)

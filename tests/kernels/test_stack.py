@@ -1,6 +1,6 @@
 """The stack of fused blocks: its layouts, and what it keeps or computes again.
 
-That its numbers are those of the plain blocks is tested in tests/models/test_fused.py.
+That its numbers are those of the plain blocks is tested in tests/models/fused/test_blocks.py.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from vit_ssl_jax.kernels import layer, parts, stack
 
 DEPTH, IMAGES, TOKENS, WIDTH, WIDE, HEADS = 3, 2, 8, 16, 24, 2
-STYLE = layer.Style(
+STYLE = layer.BlockStyle(
     heads=HEADS,
     eps=1e-6,
     exact=True,
@@ -23,7 +23,6 @@ STYLE = layer.Style(
     keep=True,
     tile=8,
     dtype="float32",
-    interpret=True,
 )
 SHAPES = {
     "norm1": {"scale": (WIDTH,), "bias": (WIDTH,)},
@@ -68,16 +67,24 @@ def both_ways(blocks, inputs, style, gather=None, reduce=None):
     @jax.jit
     def run(blocks):
         out, weights, kept = stack.forward(blocks, gather, stream, keys, noise, style)
-        back = stack.backward(weights, reduce, kept, grad, keys, noise, style)
+        back = stack.backward(
+            weights, reduce, kept, grad, keys=keys, noise=noise, style=style
+        )
         return out, *back
 
     return run(blocks)
 
 
 @pytest.fixture(scope="module")
-def kept(blocks, inputs):
+def style(interpret):
+    """What layers share."""
+    return dataclasses.replace(STYLE, interpret=interpret)
+
+
+@pytest.fixture(scope="module")
+def kept(blocks, inputs, style):
     """Where all that the way back needs is kept."""
-    return both_ways(blocks, inputs, STYLE)
+    return both_ways(blocks, inputs, style)
 
 
 def assert_close(ours, theirs, atol=1e-6):
@@ -88,23 +95,23 @@ def assert_close(ours, theirs, atol=1e-6):
     )
 
 
-def test_what_is_computed_again_is_what_was_kept(blocks, inputs, kept):
-    style = dataclasses.replace(STYLE, keep=False)
+def test_what_is_computed_again_is_what_was_kept(blocks, inputs, style, kept):
+    style = dataclasses.replace(style, keep=False)
     assert_close(both_ways(blocks, inputs, style), kept)
 
 
-def test_inference_is_the_way_forward(blocks, inputs, kept):
+def test_inference_is_the_way_forward(blocks, inputs, style, kept):
     stream, _, keys, noise = inputs
-    out = stack.infer(blocks, None, stream, keys, noise, STYLE)
+    out = stack.infer(blocks, None, stream, keys, noise, style)
     assert_close(out, kept[0])
 
 
-def test_tiles_change_nothing(blocks, inputs, kept):
-    style = dataclasses.replace(STYLE, tile=16)
+def test_tiles_change_nothing(blocks, inputs, style, kept):
+    style = dataclasses.replace(style, tile=16)
     assert_close(both_ways(blocks, inputs, style), kept, atol=1e-5)
 
 
-def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, kept):
+def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, style, kept):
     """Halved matrices that joining doubles, gradients that summing triples."""
 
     def of_kernels(function, tree):
@@ -133,12 +140,12 @@ def test_layers_are_gathered_and_reduced_one_by_one(blocks, inputs, kept):
         lambda block: {},
     )
     reduce = pack, lambda packed: 3 * packed, unravel
-    out, grads, back = both_ways(halves, inputs, STYLE, gather, reduce)
+    out, grads, back = both_ways(halves, inputs, style, gather, reduce)
     assert_close((out, back), (kept[0], kept[2]))
     assert_close(grads, jax.tree.map(lambda x: 3 * x, kept[1]), atol=3e-6)
 
 
-def test_the_gradient_is_that_of_the_way_forward(blocks, inputs, kept):
+def test_the_gradient_is_that_of_the_way_forward(blocks, inputs, style, kept):
     """Along a random direction, by the difference of two outputs."""
     stream, grad, keys, noise = inputs
     rng = np.random.default_rng(3)
@@ -147,7 +154,7 @@ def test_the_gradient_is_that_of_the_way_forward(blocks, inputs, kept):
 
     def value(sign):
         moved = jax.tree.map(lambda x, d: x + sign * step * d, blocks, along)
-        out = stack.infer(moved, None, stream, keys, noise, STYLE)
+        out = stack.infer(moved, None, stream, keys, noise, style)
         return np.vdot(np.float64(out), np.float64(grad))
 
     slope = sum(map(np.vdot, jax.tree.leaves(kept[1]), jax.tree.leaves(along)))
@@ -166,8 +173,8 @@ def test_gradients_are_joined_as_weights_were_split(blocks):
         jax.tree.map(np.testing.assert_array_equal, joined, expected)
 
 
-def test_only_kernels_are_rounded(blocks):
-    style = dataclasses.replace(STYLE, dtype="bfloat16")
+def test_only_kernels_are_rounded(blocks, style):
+    style = dataclasses.replace(style, dtype="bfloat16")
     rounded = layer.round_kernels(blocks, style)
 
     def check(path, ours, theirs):

@@ -3,7 +3,9 @@
 Hyper-parameters come from a recipe that trains the method, its networks made small.
 """
 
+import dataclasses
 import functools
+import importlib
 import re
 
 import jax
@@ -43,16 +45,17 @@ def case(request, tiny):
         changes["posemb"] = config.vit.posemb
         numbers = runs.tiny_method(config.method.to_dict(), patch)
         del numbers["name"]
-    method = tiny.method(request.param, size, changes, **numbers)
+    make = functools.partial(tiny.method, request.param, size, changes, **numbers)
     optimizer = tiny.optimizer(lr=3e-3, warmup_epochs=0)
-    return Case(method, optimizer, tiny.bytes(4, size))
+    return Case(request.param, make, optimizer, tiny.bytes(4, size))
 
 
 class Case:
     """A method with what its tests share, everything computed once."""
 
-    def __init__(self, method, optimizer, batch):
-        self.method, self.batch = method, batch
+    def __init__(self, name, make, optimizer, batch):
+        self.name, self.make, self.method, self.batch = name, make, make(), batch
+        method = self.method
         self.views = jax.jit(lambda key: method.make_views(key, step.prepare(batch)))
         numbers = dict(batch_size=4, size=batch["image"].shape[1:3], accum=1)
         self.program = step.make_program(method, optimizer, ONE, **numbers)
@@ -82,7 +85,7 @@ class Case:
         @jax.jit
         def run(params, ema, views):
             outputs = self.method.model.apply({"params": params}, views, False)
-            return outputs, self.method.make_targets(ema, views)
+            return outputs, self.method.make_targets(ema, views, 0)
 
         views = self.views(jax.random.key(1))
         return run(self.state.params, self.state.ema, views)
@@ -218,3 +221,26 @@ def test_draw_gives_images(case):
 def test_a_config_that_does_not_fit_is_explained(tiny, changes, said):
     with pytest.raises(UserError, match=said):
         methods.make({"name": methods.names()[0]} | changes, context=None)
+
+
+# No value of the type can work: a method says so by `RANGES` or by its `check`.
+WRONG = {
+    int: [-1],
+    float: [float("nan"), float("inf")],
+    str: ["nonsense"],
+    tuple: [(2.0, 1.0), (), (1.0,)],
+    bool: [],
+}
+
+
+def test_every_value_is_checked_and_named(case):
+    module = importlib.import_module(f"{methods.__name__}.{case.name}")
+    fields = dataclasses.fields(module.Config)
+    assert set(module.RANGES) <= {field.name for field in fields}
+    for field in fields:
+        for value in WRONG[field.type]:
+            with pytest.raises(UserError) as error:
+                case.make(**{field.name: value})
+            said = str(error.value)
+            assert said.startswith(f"config.method.{field.name}: "), said
+            assert "\n" not in said and str(value) in said

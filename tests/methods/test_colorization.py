@@ -45,7 +45,7 @@ def views(method, batch):
 @pytest.fixture(scope="module")
 def targets(method, views):
     """Their targets at the first step."""
-    return jax.jit(method.make_targets)(method.init_ema({}), views)
+    return jax.jit(method.make_targets)(method.init_ema({}), views, 0)
 
 
 def lab_images(lightness, ab, size=(32, 32)):
@@ -109,16 +109,16 @@ def test_the_prediction_comes_from_the_image_alone(request, batch, name):
     assert out.shape[2:] == {"method": (4, 261), "regression": (16, 2)}[name]
 
 
-def test_the_histogram_is_that_of_the_whole_batch(views, method):
+def test_the_prior_counts_the_whole_batch(views, targets, method):
     far = np.square(np.asarray(views["ab"])[..., None, :] - lab.bins()).sum(-1)
-    counts = np.bincount(far.argmin(-1).ravel(), minlength=261)
-    assert views["histogram"].shape == (4, 261)
-    for row in views["histogram"]:
-        np.testing.assert_allclose(row, counts / counts.sum(), atol=1e-6)
-    # So a micro-batch knows it too.
-    half = jax.tree.map(lambda x: x[1::2], views)
-    out = method.make_targets(method.init_ema({}), half)["histogram"]
-    np.testing.assert_allclose(out[0], counts / counts.sum(), atol=1e-6)
+    nearest = far.argmin(-1).reshape(4, -1)
+    assert targets["histogram"].shape == (4, 261)
+    for row, ids in zip(targets["histogram"], nearest):
+        expected = np.bincount(ids, minlength=261) / ids.size
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+    counts = np.bincount(nearest.ravel(), minlength=261)
+    prior = method.update_ema(method.init_ema({}), {}, targets, 0)["prior"]
+    np.testing.assert_allclose(prior, counts / counts.sum(), atol=1e-6)
 
 
 def test_targets_are_shares_of_the_nearest_bins(views, targets):
@@ -143,7 +143,7 @@ def test_the_prior_is_a_running_mean_up_to_its_horizon():
 def test_rare_colours_weigh_more(method, views):
     """Against the formulas of section 2.2, in numpy."""
     prior = np.random.default_rng(0).dirichlet(np.full(261, 0.1)).astype(np.float32)
-    out = method.make_targets({"prior": jnp.asarray(prior)}, views)
+    out = method.make_targets({"prior": jnp.asarray(prior)}, views, 0)
     apart = np.square(lab.bins()[:, None] - lab.bins()).sum(-1)
     kernel = np.exp(-apart / 50)
     smooth = prior @ (kernel / kernel.sum(1, keepdims=True))
@@ -157,7 +157,7 @@ def test_rare_colours_weigh_more(method, views):
 def test_without_rebalancing_all_weights_are_one(tiny, views):
     method = tiny.method("colorization", rebalance=1.0)
     prior = np.random.default_rng(0).dirichlet(np.full(261, 0.1))
-    out = method.make_targets({"prior": jnp.float32(prior)}, views)
+    out = method.make_targets({"prior": jnp.float32(prior)}, views, 0)
     np.testing.assert_allclose(out["balance"], 1, rtol=1e-5)
 
 
@@ -221,13 +221,14 @@ def test_regression_worked_by_hand(regression):
 
 def test_regression_keeps_no_prior(regression, batch):
     views = regression.make_views(KEY, batch)
-    assert regression.init_ema({}) == {} and "histogram" not in views
+    targets = regression.make_targets({}, views, 0)
+    assert regression.init_ema({}) == {} and "histogram" not in targets
     assert views["ab"].shape == (4, 64, 16, 2)
 
 
 def test_a_perfect_prediction_is_drawn_as_the_image(regression, batch):
     views = regression.make_views(KEY, batch)
-    targets = regression.make_targets({}, views)
+    targets = regression.make_targets({}, views, 0)
     out = regression.draw(targets["ab"] / 110, targets, views)
     np.testing.assert_allclose(out["predicted"], batch["image"], atol=1e-3)
     np.testing.assert_allclose(out["true"], batch["image"], atol=1e-3)
@@ -239,7 +240,7 @@ def test_a_perfect_prediction_is_drawn_as_the_image(regression, batch):
 
 def test_the_likeliest_bin_is_drawn(method):
     views = method.make_views(KEY, lab_images(60, (30, 20)))
-    targets = method.make_targets(method.init_ema({}), views)
+    targets = method.make_targets(method.init_ema({}), views, 0)
     out = method.draw(50 * jax.nn.one_hot(targets["ids"][..., 0], 261), targets, views)
     expected = lab_images(60, (30, 20))["image"]
     np.testing.assert_allclose(out["predicted"], expected, atol=1e-3)

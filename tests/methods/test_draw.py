@@ -20,7 +20,7 @@ def draw(method, batch, outputs=None):
         lambda: method.model.init_with_output(jax.random.key(0), views, False)
     )
     ema = method.init_ema(zeros(like[1]["params"]))
-    targets = jax.jit(method.make_targets)(ema, views)
+    targets = jax.jit(method.make_targets)(ema, views, 0)
     found = outputs(targets) if outputs else zeros(like[0])
     pictures = jax.jit(method.draw)(found, targets, views)
     return jax.device_get((pictures, views, targets))

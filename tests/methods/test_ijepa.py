@@ -69,7 +69,7 @@ def forward(method):
     @jax.jit
     def forward(params, views):
         outputs = method.model.apply({"params": params}, views, False)
-        targets = method.make_targets(method.init_ema(params), views)
+        targets = method.make_targets(method.init_ema(params), views, 0)
         return outputs, targets, method.loss_fn(outputs, targets)[0]
 
     return forward
@@ -112,7 +112,7 @@ def test_training(method, params, views):
 
     @jax.jit
     def train(params, state, ema, step):
-        targets = method.make_targets(ema, views)
+        targets = method.make_targets(ema, views, 0)
 
         def loss_fn(params):
             outputs = method.model.apply({"params": params}, views, True)

@@ -98,7 +98,7 @@ def test_prediction(method, params, views):
 def test_loss(tiny, params, views, norm_pixels, expected):
     method = tiny.method("mae", (32, 32), VIT, norm_pixels=norm_pixels, **DECODER)
     outputs = method.model.apply({"params": params}, views, False)
-    loss, metrics = method.loss_fn(outputs, method.make_targets({}, views))
+    loss, metrics = method.loss_fn(outputs, method.make_targets({}, views, 0))
     assert loss == pytest.approx(expected, rel=2e-6) and metrics == {}
 
 
@@ -109,7 +109,7 @@ def test_training(method, params, views):
 
     def loss_fn(params):
         outputs = method.model.apply({"params": params}, views, True)
-        return method.loss_fn(outputs, method.make_targets({}, views))[0]
+        return method.loss_fn(outputs, method.make_targets({}, views, 0))[0]
 
     @jax.jit
     def train(params, state):
@@ -168,9 +168,9 @@ def test_a_target_is_standardised_by_the_unbiased_variance():
     image = jnp.float32([1, 2, 3, 4]).reshape(1, 2, 2, 1)
     views = {"image": image, "hide": jnp.array([[0]])}
     expected = [[[-1.1619, -0.3873, 0.3873, 1.1619]]]  # variance 5 / 3
-    out = mae.make_targets({}, views, patch=2, norm_pixels=True)
+    out = mae.make_targets({}, views, 0, patch=2, norm_pixels=True)
     np.testing.assert_allclose(out, expected, atol=1e-4)
-    out = mae.make_targets({}, views, patch=2, norm_pixels=False)
+    out = mae.make_targets({}, views, 0, patch=2, norm_pixels=False)
     np.testing.assert_array_equal(out, [[[1, 2, 3, 4]]])
 
 
@@ -189,7 +189,7 @@ def test_loss_refuses_other_shapes():
 def test_targets_do_not_change_under_an_affine_change_of_pixels(method, views):
     moved = views | {"image": 3.0 * views["image"] + 5.0}
     np.testing.assert_allclose(
-        method.make_targets({}, moved), method.make_targets({}, views), atol=1e-3
+        method.make_targets({}, moved, 0), method.make_targets({}, views, 0), atol=1e-3
     )
 
 
@@ -211,7 +211,7 @@ def test_a_perfect_prediction_is_drawn_as_the_image(tiny, norm_pixels):
     method = tiny.method("mae", norm_pixels=norm_pixels)
     batch = tiny.batch(2)
     views = method.make_views(jax.random.key(0), batch)
-    targets = method.make_targets({}, views)
+    targets = method.make_targets({}, views, 0)
     drawn = method.draw(targets, targets, views)
     np.testing.assert_allclose(drawn["reconstruction"], batch["image"], atol=2e-3)
     # Hidden patches are grey in the other one, visible ones are those of the image.

@@ -56,7 +56,7 @@ def test_views_of_the_published_code(tiny, compat):
 
 
 def test_targets_are_the_histograms_of_every_patch(method, views):
-    targets = method.make_targets({}, views)
+    targets = method.make_targets({}, views, 0)
     assert targets["hog"].shape == (3, 24, 108)
     np.testing.assert_array_equal(targets["hide"], views["hide"])
     cells = hog.hog(views["image"], bins=9, cell=4, window=0)
@@ -68,7 +68,7 @@ def test_targets_are_the_histograms_of_every_patch(method, views):
 
 def test_a_window_makes_another_target(tiny, method, views):
     other = tiny.method("maskfeat", SIZE, VIT, window=16)
-    one, two = (m.make_targets({}, views)["hog"] for m in (method, other))
+    one, two = (m.make_targets({}, views, 0)["hog"] for m in (method, other))
     assert 0.01 < np.abs(one - two).mean() < 0.2
 
 
@@ -138,7 +138,7 @@ def test_published_parameter_count(tiny):
 
 
 def test_a_perfect_prediction_is_drawn_as_the_target(method, views):
-    targets = method.make_targets({}, views)
+    targets = method.make_targets({}, views, 0)
     drawn = method.draw(targets["hog"], targets, views)
     assert set(drawn) == {"masked", "target", "prediction"}
     np.testing.assert_array_equal(drawn["prediction"], drawn["target"])

@@ -117,7 +117,7 @@ def test_mega_patches_are_fewer_tokens(tiny, make, compat):
     @jax.jit
     def run(key):
         outputs, variables = method.model.init_with_output(key, views, False)
-        loss, _ = method.loss_fn(outputs, method.make_targets({}, views))
+        loss, _ = method.loss_fn(outputs, method.make_targets({}, views, 0))
         return outputs, variables["params"], loss
 
     outputs, params, loss = run(jax.random.key(0))

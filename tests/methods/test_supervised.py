@@ -23,7 +23,7 @@ def shown(label, share=1.0):
 
 def test_smooth_labels_in_closed_form():
     targets = supervised.make_targets(
-        {}, shown([2, 0]), num_classes=4, label_smoothing=0.1
+        {}, shown([2, 0]), 0, num_classes=4, label_smoothing=0.1
     )
     expected = [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]]
     np.testing.assert_allclose(targets, expected, rtol=1e-6)
@@ -32,7 +32,7 @@ def test_smooth_labels_in_closed_form():
 def test_mixed_labels_are_those_of_timm():
     """on = 1 - s + s / C, off = s / C: 0.9001 and 0.0001 of 1,000 classes."""
     targets = supervised.make_targets(
-        {}, shown([7, 3], share=0.7), num_classes=1000, label_smoothing=0.1
+        {}, shown([7, 3], share=0.7), 0, num_classes=1000, label_smoothing=0.1
     )
     targets = np.asarray(targets)
     on, off = 0.9001, 0.0001
@@ -69,7 +69,7 @@ def test_training_views_are_erased_then_mixed(tiny):
 
 def test_top1_of_a_mixed_image_is_that_of_its_larger_part():
     targets = supervised.make_targets(
-        {}, shown([0, 1], share=0.3), num_classes=3, label_smoothing=0.1
+        {}, shown([0, 1], share=0.3), 0, num_classes=3, label_smoothing=0.1
     )
     outputs = jnp.float32([[0, 5, 1], [0, 5, 1]])
     _, metrics = supervised.loss_fn(outputs, targets, loss="softmax")
@@ -112,7 +112,7 @@ def test_the_classifier_starts_at_its_deviation(tiny, std):
 )
 def test_loss_is_the_published_one(name, smoothing, expected):
     targets = supervised.make_targets(
-        {}, shown([0]), num_classes=3, label_smoothing=smoothing
+        {}, shown([0]), 0, num_classes=3, label_smoothing=smoothing
     )
     loss, _ = supervised.loss_fn(jnp.float32([[2, 0, -1]]), targets, loss=name)
     assert loss == pytest.approx(expected, rel=1e-6)

@@ -1,5 +1,6 @@
 """Dense layers: numbers, gradients, parameters, and what a CPU keeps in bfloat16."""
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -99,3 +100,55 @@ def test_keep_is_the_identity_and_keeps_bits_alone():
 def test_low_is_bfloat16_on_a_cpu(monkeypatch, dtype, platform, expected):
     monkeypatch.setattr(device, "platform", lambda: platform)
     assert dense.is_low(dtype) == bool(expected)
+
+
+@pytest.mark.parametrize("axes", ["abd,df->abf", "bire,bjre->bijr"])
+def test_wide_products_and_their_gradients_are_those_of_float32(axes):
+    """Of float32 exactly; of bfloat16 the result isn't rounded, gradients are."""
+    rng = np.random.default_rng(0)
+    sizes = dict(zip("abdfijre", (2, 3, 4, 5, 6, 7, 2, 3), strict=True))
+    left, right = axes.split("->")[0].split(",")
+    a, b = (
+        jnp.asarray(rng.normal(size=[sizes[n] for n in names]), jnp.float32)
+        for names in (left, right)
+    )
+    weights = jnp.asarray(rng.normal(size=jnp.einsum(axes, a, b).shape), jnp.float32)
+
+    def run(function, a, b):
+        def loss(a, b):
+            return jnp.sum(weights * function(axes, a, b))
+
+        return function(axes, a, b), *jax.grad(loss, (0, 1))(a, b)
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(
+        run(dense.wide_einsum, a, b), run(jnp.einsum, a, b), strict=True
+    ):
+        close(ours, theirs)
+    low = [x.astype(jnp.bfloat16) for x in (a, b)]
+    exact = run(jnp.einsum, *(x.astype(jnp.float32) for x in low))
+    ours = run(dense.wide_einsum, *low)
+    assert [x.dtype for x in ours] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    close(ours[0], exact[0])
+    for mine, theirs in zip(ours[1:], exact[1:], strict=True):
+        scale = np.abs(theirs).max()
+        assert 0 < np.abs(np.float32(mine) - theirs).max() < 2**-6 * scale
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_results_apart_are_the_parts_of_the_whole(dtype):
+    """Queries, keys and values as arrays of their own, by the same parameters."""
+    init = nn.initializers.xavier_uniform(), nn.initializers.normal(0.1)
+    whole = dense.Dense((3, 2, 4), 1, dtype, *init)
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6))
+    variables = whole.init(jax.random.key(1), x)
+    apart = dense.Dense((3, 2, 4), 1, dtype, *init, apart=True)
+    assert jax.tree.map(jnp.shape, apart.init(jax.random.key(1), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    parts = apart.apply(variables, x)
+    assert [part.shape for part in parts] == [(2, 5, 2, 4)] * 3
+    expected = whole.apply(variables, x)
+    for i, part in enumerate(parts):
+        whole_part = np.float32(expected[:, :, i])
+        np.testing.assert_allclose(np.float32(part), whole_part, rtol=1e-6, atol=1e-6)

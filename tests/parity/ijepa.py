@@ -59,7 +59,7 @@ def make_views(golden):
 
 def make_targets(model, ema, views):
     """Features of the targets `[B T M D]` and what the metrics need."""
-    return ijepa.make_targets(ema, views, teacher=model.encoder)
+    return ijepa.make_targets(ema, views, 0, teacher=model.encoder)
 
 
 def loss_fn(params, ema, views, model):

@@ -53,7 +53,7 @@ def loss_fn(model, params, views, norm_pixels):
     """The loss of a step."""
     outputs = model.apply({"params": params}, views, False)
     numbers = {"patch": model.encoder.patch, "norm_pixels": norm_pixels}
-    return mae.loss_fn(outputs, mae.make_targets({}, views, **numbers))[0]
+    return mae.loss_fn(outputs, mae.make_targets({}, views, 0, **numbers))[0]
 
 
 def forward(model, views):
@@ -100,6 +100,7 @@ def targets_and_losses(model, params, views, pred, norm_pixels):
     target = mae.make_targets(
         {},
         {"image": views["image"], "hide": everything},
+        0,
         patch=model.encoder.patch,
         norm_pixels=norm_pixels,
     )

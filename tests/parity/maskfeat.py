@@ -74,6 +74,7 @@ def given(golden):
     targets = maskfeat.make_targets(
         {},
         views,
+        0,
         bins=numbers["nbins"],
         cell=numbers["pool"],
         window=numbers["gaussian_window"],

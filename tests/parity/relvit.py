@@ -112,7 +112,7 @@ def loss_of(outputs, views, model, smoothing, angles="theirs"):
     """Loss and metrics. Their float32 angles are off by up to 3e-4, more than a float32
     loss or gradient may be, so it takes theirs; ours have rows of their own."""
     tasks = model.tasks
-    targets = relvit.make_targets({}, views, tasks=tasks, grid=model.encoder.grid)
+    targets = relvit.make_targets({}, views, 0, tasks=tasks, grid=model.encoder.grid)
     if angles == "theirs" and "angles" in tasks and "angles" in views:
         targets["angles"] = views["angles"]
     weights = dict.fromkeys(tasks, 1.0)  # the published loss is a plain sum

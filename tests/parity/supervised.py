@@ -37,7 +37,7 @@ def loss_fn(params, views, model, label_smoothing):
     unmixed = {"partner": views["label"], "share": jnp.ones(len(logits))}
     views = views | unmixed
     targets = supervised.make_targets(
-        {}, views, num_classes=model.num_classes, label_smoothing=label_smoothing
+        {}, views, 0, num_classes=model.num_classes, label_smoothing=label_smoothing
     )
     return supervised.loss_fn(logits, targets, loss="softmax")[0], logits
 

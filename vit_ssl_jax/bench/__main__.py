@@ -10,25 +10,25 @@ import sys
 
 from absl import flags
 
-from vit_ssl_jax import command
+from vit_ssl_jax import arguments, command
 
 STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed.", 2)
 TWIN = flags.DEFINE_bool("twin", False, "Time the same step in PyTorch, too.")
 
 
-def run(config, json_path):
-    """The command: prints what it measures."""
+def execute(config, json_path):
+    """Runs the command: prints what it measures."""
     if TWIN.value:  # else jax takes most of a GPU's memory, and PyTorch has the rest
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from vit_ssl_jax import startup  # after the flags: a typo answers at once
     from vit_ssl_jax.bench import report
+    from vit_ssl_jax.xla import cache  # after the flags: a typo answers at once
 
-    out = command.json_file(json_path)
-    startup.use_cache()
-    found = report.measure(config, STEPS.value, TWIN.value)
-    print(report.describe(found))
+    out = arguments.json_file(json_path)
+    cache.use_cache()
+    figures = report.measure(config, STEPS.value, TWIN.value)
+    print(report.describe(figures))
     if out:
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
         sys.exit("error: say python -m vit_ssl_jax.bench step --config=configs/NAME.py")
     del sys.argv[1]
     command.start(
-        lambda config, json: run(config, json),
+        lambda config, json: execute(config, json),
         optional=("json",),
         config="Recipe, configs/NAME.py.",
         json="File for the same figures.",

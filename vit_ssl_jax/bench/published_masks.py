@@ -30,7 +30,7 @@ def _count(rng, method, grid, batch):
 
 
 def _size(u, grid, scale, aspect):
-    """Rows and columns of a block by one uniform number, as theirs."""
+    """Rows and columns of a block by one uniform number `u`, as in the collator."""
     area = int(grid[0] * grid[1] * (scale[0] + u * (scale[1] - scale[0])))
     ratio = aspect[0] + u * (aspect[1] - aspect[0])
     rows, cols = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)

@@ -78,30 +78,31 @@ def make_twins(config):
     return steps
 
 
-def describe(found):
+def describe(figures):
     """The figures as lines."""
-    work = f"{found['method']} {found['variant']}, {found['dtype']}"
-    cache = f" (compilation cache: {found['cache']})" if found["cache"] else ""
-    trace, compiling = found["trace_seconds"], found["compile_seconds"]
+    work = f"{figures['method']} {figures['variant']}, {figures['dtype']}"
+    cache = f" (compilation cache: {figures['cache']})" if figures["cache"] else ""
+    trace, compiling = figures["trace_seconds"], figures["compile_seconds"]
+    where = f"batch {figures['batch_size']} on {figures['device']}"
     lines = [
-        f"{found['recipe']}, {work}, batch {found['batch_size']} on {found['device']}",
+        f"{figures['recipe']}, {work}, {where}",
         f"trace {trace:.1f} s, compile {compiling:.1f} s{cache}",
-        f"model FLOPs an image: {found['model_flops_per_image'] / 1e9:.2f} G",
-        speed_line("jax", found),
+        f"model FLOPs an image: {figures['model_flops_per_image'] / 1e9:.2f} G",
+        speed_line("jax", figures),
     ]
-    for name, row in found["twins"].items():
+    for name, row in figures["twins"].items():
         lines.append(speed_line(name, row) + f"; jax is {row['ratio']:.2f} x as fast")
-    if found["share_of_peak"] is None:
+    if figures["share_of_peak"] is None:
         lines.append(
-            f"share of peak: the {found['dtype']} peak of this device isn't known"
+            f"share of peak: the {figures['dtype']} peak of this device isn't known"
         )
     else:
         lines.append(
-            f"share of peak: {found['share_of_peak']:.3f} of "
-            f"{found['peak_flops'] / 1e12:.0f} TFLOP/s a device"
+            f"share of peak: {figures['share_of_peak']:.3f} of "
+            f"{figures['peak_flops'] / 1e12:.0f} TFLOP/s a device"
         )
-    gigabytes = found["peak_memory_bytes"] / 2**30
-    lines.append(f"peak memory: {gigabytes:.2f} GiB, the {found['peak_memory_of']}")
+    gigabytes = figures["peak_memory_bytes"] / 2**30
+    lines.append(f"peak memory: {gigabytes:.2f} GiB, the {figures['peak_memory_of']}")
     return "\n".join(lines)
 
 

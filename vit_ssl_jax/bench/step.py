@@ -7,14 +7,15 @@ import time
 import jax
 import numpy as np
 
-from vit_ssl_jax import build, startup, step
+from vit_ssl_jax import build, step
 from vit_ssl_jax.bench import peaks
+from vit_ssl_jax.xla import cache
 
 WARM_UP = 2  # steps before the first that counts
 
 
 def random_batch(config):
-    """What the input pipeline would give: `{image uint8 [B H W 3], label [B], id [B]}`."""
+    """A batch as the pipeline gives: `{image uint8 [B H W 3], label [B], id [B]}`."""
     rng = np.random.default_rng(config.seed)
     count, classes = config.batch_size, max(config.data.num_classes, 1)
     return dict(
@@ -25,7 +26,7 @@ def random_batch(config):
 
 
 def prepare(config):
-    """The very step that trains, compiled and warm: `function() -> None`, and facts.
+    """Compiles and warms up the very step that trains: `function() -> None`, and facts.
 
     A call does one optimiser step on the same images and returns when it is done. Facts
     are a dict of what is known before the timing. Raises UserError as `build` does.
@@ -35,7 +36,7 @@ def prepare(config):
     program = run.program
     lowered = step.lower(program)
     traced = time.perf_counter()
-    with startup.CacheWatch() as watch:
+    with cache.CacheWatch() as watch:
         compiled = lowered.compile()
     facts = dict(
         device=f"{run.mesh.size} x {jax.devices()[0].device_kind}",
@@ -62,7 +63,7 @@ def prepare(config):
 
 
 def peak_memory():
-    """Bytes at most used so far, and of what: a device's, or the process's on a CPU."""
+    """Peak bytes so far, and of what memory: a device's, or the process's on a CPU."""
     used = [(d.memory_stats() or {}).get("peak_bytes_in_use") for d in jax.devices()]
     if None not in used:
         return max(used), "fullest device's memory"

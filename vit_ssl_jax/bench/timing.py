@@ -5,9 +5,9 @@ import time
 
 
 def take_turns(steps, rounds):
-    """Seconds of every call: `{name: function} -> {name: [seconds]}`, A B C A B C ...
+    """Times steps that take turns: `{name: function} -> {name: [seconds]}`.
 
-    A function returns when its work is done.
+    A B C A B C ...: a function returns when its work is done.
     """
     seconds = {name: [] for name in steps}
     for _ in range(rounds):

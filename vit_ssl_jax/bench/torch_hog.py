@@ -10,7 +10,7 @@ from vit_ssl_jax.ops import hog
 
 
 class HOG(nn.Module):
-    """`[B C H W] -> [B C bins R Q]` float32, R Q the rows and columns of cells."""
+    """Histograms of cells: `[B C H W] -> [B C bins R Q]` float32, R x Q cells."""
 
     def __init__(self, bins, cell, window):
         super().__init__()

@@ -115,7 +115,7 @@ class IJEPA(nn.Module):
         )
 
     def draw(self, count, tokens):
-        """Ids of `tokens` tokens: `[count tokens]`."""
+        """Draws ids of `tokens` tokens: `[count tokens]`."""
         return torch.rand(count, self.vit.tokens).argsort(1)[:, :tokens]
 
     def forward(self, image):

@@ -66,11 +66,11 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=eps) if final_norm else nn.Identity()
 
     def forward(self, image):
-        """`[B 3 H W] -> [B N(+1) D]`."""
+        """Encodes images: `[B 3 H W] -> [B N(+1) D]`."""
         return self.encode(self.place(self.patches(image)))
 
     def patches(self, image):
-        """`[B 3 H W] -> [B N D]`."""
+        """Embeds patches: `[B 3 H W] -> [B N D]`."""
         return self.embed(image).flatten(2).transpose(1, 2)
 
     def place(self, x):
@@ -86,7 +86,7 @@ class ViT(nn.Module):
 
 
 def blocks(depth, width, config, shape):
-    """`depth` blocks of a model's `config.vit`; `shape` has `hidden` and `heads`."""
+    """Makes `depth` blocks by `config.vit`; `shape` has `hidden` and `heads`."""
     return nn.Sequential(
         *(
             Block(

@@ -1,4 +1,4 @@
-"""The same train step in PyTorch: forward, backward, AdamW, and the teacher's average."""
+"""A train step in PyTorch: forward, backward, AdamW, and the teacher's average."""
 
 import torch
 
@@ -26,7 +26,7 @@ def _mega(config):
 
 
 def make_step(config, device, *, compiled):
-    """A function that does one train step and returns when it is done.
+    """Makes a function that does one train step and returns when it is done.
 
     `device` is "cpu" or "cuda"; `compiled`: by torch.compile. Matmuls are in
     `config.vit.dtype`: float32, or bfloat16 by autocast. Weights are random.

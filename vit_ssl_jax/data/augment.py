@@ -1,4 +1,4 @@
-"""What is done to a training image on the host: crop, flip, RandAugment, in this order."""
+"""Augments a training image on the host: crop, flip, RandAugment, in this order."""
 
 import functools
 
@@ -24,7 +24,7 @@ def make_augmentation(
     randaugment: str = "",
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
 ) -> Augment:
-    """The function (rng, uint8 `[h w 3]`) -> uint8 `[H W 3]`, `(H, W) = size`.
+    """Makes the function (rng, uint8 `[h w 3]`) -> uint8 `[H W 3]`, `(H, W) = size`.
 
     crop: the range of the random crop's area as part of the image's; None or (): no
         random crop but, as in evaluation, the centre of the image resized to `resize`.
@@ -63,7 +63,7 @@ def make_augmentation(
 def _resize_and_cut(
     rng: np.random.Generator, image: np.ndarray, *, size: tuple[int, int], **how
 ) -> np.ndarray:
-    """big_vision's resmall_crop or, if squashed, resize and random crop (VTAB)."""
+    """Does big_vision's resmall_crop or, if squashed, resize and random crop (VTAB)."""
     image = crops.resize_to_cover(image, size=size, **how)
     return crops.random_window(rng, image, size=size)
 

@@ -1,4 +1,4 @@
-"""Where a crop of one image lies and how it is resized: uint8 `[h w 3]`.
+"""Crops of one image: where they lie and how they are resized, uint8 `[h w 3]`.
 
 Resizing is Pillow's, which filters when it shrinks (anti-aliasing): the published torch
 recipes were trained with it, and other kernels give visibly different pixels. (Google's
@@ -16,12 +16,13 @@ RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 TRIES = 10
+LONGEST = 16  # of an image that is to be covered: long side / short side
 
 
 def pad_and_crop(
     rng: np.random.Generator, image: np.ndarray, *, pad: int
 ) -> np.ndarray:
-    """Moves by up to `pad` px, black outside: torchvision's RandomCrop(padding=pad)."""
+    """Moves an image by up to `pad` px, black outside: torchvision's RandomCrop."""
     if not pad:
         return image
     h, w = image.shape[:2]
@@ -47,7 +48,7 @@ def random_resized_crop(
     draw = draw_clamped_box if single_draw else draw_box
     top, left, height, width = draw(rng, image.shape[:2], scale=scale, ratio=ratio)
     box = image[top : top + height, left : left + width]
-    return _resize(box, size, interpolation)
+    return resize_to(box, size, interpolation)
 
 
 def draw_box(
@@ -162,7 +163,11 @@ def resize_to_cover(
     resize: length of the short side in pixels after resizing. More where that wouldn't
         cover `size`, so nothing is ever padded.
     squash: both sides get that length, whatever the aspect was; else it is kept.
+
+    Of a strip longer than LONGEST times its width, the middle: 20,000 x 8 px would
+    become 640,000 x 256.
     """
+    image = image if squash else _cut_strip(image, size)
     h, w = image.shape[:2]
     height, width = size
     if squash:
@@ -174,10 +179,21 @@ def resize_to_cover(
             if side * num < wanted * den:
                 num, den = wanted, side
         shape = h * num // den, w * num // den
-    return _resize(image, shape, interpolation)
+    return resize_to(image, shape, interpolation)
 
 
-def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+def _cut_strip(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of an image that is longer than a window of `size` can need."""
+    short = min(image.shape[:2])
+    most = LONGEST * max(1, max(size) / min(size))
+    sides = [min(side, round(most * short)) for side in image.shape[:2]]
+    top, left = ((a - b) // 2 for a, b in zip(image.shape[:2], sides, strict=True))
+    return image[top : top + sides[0], left : left + sides[1]]
+
+
+def resize_to(
+    image: np.ndarray, size: tuple[int, int], interpolation: str
+) -> np.ndarray:
     """Resizes to exactly `size` by Pillow: `[h w 3] -> [H W 3]`."""
     if image.shape[:2] == tuple(size):
         return image

@@ -20,7 +20,7 @@ VEHICLES = 3  # its types below: car, van, truck
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Label:
-    """How a record is labelled.
+    """A way to label the records of a set.
 
     needs: names of its features that are read, each with those inside that matter.
     read: record -> the number of the class, or uint8 `[C]`, 1 at all that are right.
@@ -40,7 +40,7 @@ UNLABELLED = Label(needs={}, read=lambda record: -1, class_names=())
 
 
 def count_objects(record: Mapping) -> int:
-    """CLEVR has 3 to 10 objects an image: class 0 is three."""
+    """Class of the number of CLEVR's objects, 3 to 10 an image: class 0 is three."""
     return len(record["objects"]["size"]) - 3
 
 
@@ -59,7 +59,7 @@ def find_nearest_vehicle(record: Mapping) -> int:
 
 
 def _class_of(value: float, edges: tuple[float, ...]) -> int:
-    """The last edge that is less than `value`."""
+    """Number of the last edge that is less than `value`."""
     return int(np.searchsorted(edges, value)) - 1
 
 
@@ -101,7 +101,7 @@ RULES = {
 def find_label(
     features: Mapping, label: str, where: str, count_classes: Callable[[str], int]
 ) -> Label:
-    """How records of such features are labelled.
+    """The `Label` of records that have these features.
 
     features: of the set, by name, objects of `tfds.features`.
     label: a rule of RULES, or the name of a feature: a class, a sequence of classes,

@@ -18,7 +18,7 @@ import grain
 import numpy as np
 
 from vit_ssl_jax.data import augment, crops, reading
-from vit_ssl_jax.data.sources import Source
+from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
 
 PIECE = 32  # images that one thread prepares at a time
@@ -111,7 +111,7 @@ def eval_batches(
 
 
 def _row_maker(source: Source, transform: Callable, seed: int) -> Callable[[int], dict]:
-    """The function position -> the row of a training batch that belongs there."""
+    """Makes the function position -> the row of a training batch that belongs there."""
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
 
     def make_row(position: int) -> dict:
@@ -123,7 +123,7 @@ def _row_maker(source: Source, transform: Callable, seed: int) -> Callable[[int]
 
 
 def _row(image: np.ndarray, label: int | np.ndarray, i: int) -> dict:
-    """Image i of a batch: an int label becomes int32, an array stays what it is."""
+    """Row of a batch: an int label becomes int32, an array stays what it is."""
     label = label if isinstance(label, np.ndarray) else np.int32(label)
     return {"image": image, "label": label, "id": np.int32(i)}
 

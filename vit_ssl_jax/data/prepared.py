@@ -6,6 +6,7 @@ needed is parsed.
 """
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable, Iterable
 
@@ -18,6 +19,13 @@ from vit_ssl_jax.errors import UserError
 INFO = "dataset_info.json"
 FORMAT = "array_record"
 DEFAULT_DIRECTORY = "~/tensorflow_datasets"
+IMAGENET = (
+    "ImageNet comes from image-net.org, for those who register: unpack "
+    "ILSVRC2012_img_train.tar and the tars in it to DIR/train/CLASS, and "
+    "ILSVRC2012_img_val.tar to DIR/val; then --config.data.name=folder "
+    "--config.data.dir=DIR, and for labels of val --config.data.labels_file="
+    "ILSVRC2012_validation_ground_truth.txt (meta.mat of the development kit beside it)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +59,18 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
         there = ", ".join(sorted(features))
         raise UserError(f"{where} has no image feature: it has {there}.")
     count = functools.partial(_count_classes, builder, where)
-    found = labels.find_label(features, label, where, count)
-    keys = image_key, *found.needs
+    labelling = labels.find_label(features, label, where, count)
+    keys = image_key, *labelling.needs
     length, read_features = _open_features(builder, where, split, keys)
 
     def read(i: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
         record = read_features(i)
         image = record[image_key]
-        if found.binary:
+        if labelling.binary:
             image = (decoding.decode(image) > 0) * np.uint8(255)
-        return image, found.read(record)
+        return image, labelling.read(record)
 
-    return Records(folder, length, read, found)
+    return Records(folder, length, read, labelling)
 
 
 def _open_features(
@@ -124,9 +132,36 @@ def _find_version(top: epath.Path, name: str) -> epath.Path:
         there = "which doesn't exist"
     raise UserError(
         f"data set {name!r} is neither embedded, folder or fake, nor prepared in {top} "
-        f"({there}). To download and prepare a TFDS set (some need "
-        f"TensorFlow for it): python -c 'import "
-        f'tensorflow_datasets as tfds; tfds.data_source("{name}", data_dir="{top}")\''
+        f"({there}). {_how_to_prepare(name, top)}"
+    )
+
+
+def _how_to_prepare(name: str, top: epath.Path) -> str:
+    """What to do for a set that isn't there, as the end of a message."""
+    import tensorflow_datasets as tfds
+
+    base = name.split("/")[0]
+    if base == "imagenet2012":
+        return IMAGENET
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        close = difflib.get_close_matches(base, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return f"TFDS knows no set of that name{hint}"
+    try:
+        manual = tfds.builder_cls(base).MANUAL_DOWNLOAD_INSTRUCTIONS
+    except ImportError:  # of TensorFlow
+        manual = None
+    if manual:
+        return (
+            "It has to be downloaded by hand first (tensorflow.org/datasets/catalog/"
+            f"{base}); as a folder of images it needs no preparing: "
+            "--config.data.name=folder --config.data.dir=DIR"
+        )
+    return (
+        "To download and prepare a TFDS set (some need TensorFlow for it): python -c "
+        f'\'import tensorflow_datasets as tfds; tfds.data_source("{name}", '
+        f'data_dir="{top}")\''
     )
 
 

@@ -42,7 +42,7 @@ Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What a string says.
+    """What a string of RandAugment means.
 
     m, mstd: mean and standard deviation of the magnitude, 0 to 10.
     n: distortions per image.
@@ -58,7 +58,7 @@ class Policy:
 
 
 def make_randaugment(text: str, mean: tuple[float, float, float]) -> Augment:
-    """The function (rng, uint8 `[h w 3]`) -> uint8 `[h w 3]` that a string names.
+    """Makes the function (rng, uint8 `[h w 3]`) -> uint8 `[h w 3]` that a string names.
 
     text: such as "rand-m9-mstd0.5-inc1"; "" leaves images as they are.
     mean: of the pixels, 0 to 1 per channel: the colour of what is moved into view.
@@ -89,16 +89,16 @@ def parse(text: str) -> Policy:
     """Reads "rand-m9-mstd0.5-inc1"; raises UserError for what isn't understood."""
     numbers = {key: default for key, (default, _, _) in VALUES.items()}
     first, *parts = text.split("-")
-    found = [PART.fullmatch(part) for part in parts]
-    keys = [match[1] for match in found if match]
-    if first != "rand" or None in found or not set(keys) <= VALUES.keys():
+    matches = [PART.fullmatch(part) for part in parts]
+    keys = [match[1] for match in matches if match]
+    if first != "rand" or None in matches or not set(keys) <= VALUES.keys():
         raise UserError(
             f"config.data.randaugment: {text!r} isn't understood; write 'rand' and any "
             f"of {', '.join(VALUES)} with a number, such as rand-m9-mstd0.5-inc1, or ''"
         )
     if len(set(keys)) < len(keys):
         raise UserError(f"config.data.randaugment: {text!r} says a value twice")
-    numbers |= {match[1]: float(match[2]) for match in found}
+    numbers |= {match[1]: float(match[2]) for match in matches}
     for key, (_, wanted, fits) in VALUES.items():
         if not fits(numbers[key]):
             raise UserError(
@@ -117,7 +117,7 @@ def draw_magnitude(rng: np.random.Generator, policy: Policy) -> float:
 def distort(
     image: Image.Image, name: str, level: float, *, fill: tuple[int, ...], inc: bool
 ) -> Image.Image:
-    """Does one of DISTORTIONS.
+    """Applies one of DISTORTIONS to an image.
 
     level: magnitude / 10, from -1 to 1; the sign is the direction, where there is one.
     fill: colour (0 to 255) of what is moved into view.

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from vit_ssl_jax.data import decoding
-from vit_ssl_jax.data.sources import Source
+from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
 
 MAX_BROKEN_IN_A_ROW = 100
@@ -32,7 +32,7 @@ def try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
     """Decodes image i: pixels and label. None, noted in `source.broken`, if broken."""
     try:
         image, label = source.read(i)
-        return decoding.decode(image), label
+        return decoding.decode(image, source.alpha), label
     except (OSError, decoding.BrokenImageError) as error:
         _note_broken(source, i, error)
         return None

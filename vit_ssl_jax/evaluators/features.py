@@ -8,35 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import readouts as read
+from vit_ssl_jax.models.readouts import check_readout, choose
 from vit_ssl_jax.ops import images
 
+CHUNK = 8192  # rows at a time of features that may lie on disk
 IN_MEMORY = 4 * 2**30  # bytes of features; larger sets are kept on disk
 
 
 def make_reader(encoder, normalize, readouts):
-    """`read(params, image) -> {readout: float32 [B F]}` of uint8 `[B H W 3]`.
+    """Makes `read(params, image) -> {readout: float32 [B F]}` of uint8 `[B H W 3]`.
 
     To be jitted. `encoder` is the method's ViT, `params` its parameters; a readout is
     a pair `(layers, pool)`, see `models.readouts`. All come from one forward pass.
     Raises UserError for a readout that the encoder doesn't have.
     """
     for readout in readouts:
-        read.check_readout(readout, encoder.depth, encoder.cls)
+        check_readout(readout, encoder.depth, encoder.cls)
 
     def features(params, image):
         image = normalize(images.to_float(image))
         pooled = encoder.apply({"params": params}, image, method="readout")
-        return {r: read.choose(pooled, r).astype(jnp.float32) for r in readouts}
+        return {r: choose(pooled, r).astype(jnp.float32) for r in readouts}
 
     return features
 
 
 @functools.lru_cache(1)
 def make_extractor(encoder, mesh, normalize):
-    """`extract(params, batches, readouts) -> ({readout: float32 [M F]}, labels [M])`.
+    """Makes `extract(params, batches, readouts) -> ({readout: [M F]}, labels [M])`.
 
-    Numpy, one row a whole image, in order; `batches` come from
+    Float32 in numpy, one row a whole image, in order; `batches` come from
     `data.pipeline.eval_batches`, and images that couldn't be read are left out. Labels
     may be sets of classes `[M C]`. For `readouts` (a tuple) see `make_reader`.
     """
@@ -64,8 +65,8 @@ def pixels(batches):
     def flatten(image):
         return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255.0}
 
-    found, labels = collect(batches, flatten)
-    return found["pixels"], labels
+    collected, labels = collect(batches, flatten)
+    return collected["pixels"], labels
 
 
 def collect(batches, function):
@@ -75,9 +76,9 @@ def collect(batches, function):
     """
     rows, labels = {}, []
     for batch in batches:
-        valid, found = batch["valid"], function(batch["image"])
-        for name, values in found.items():
-            limit = IN_MEMORY // len(found)
+        valid, pieces = batch["valid"], function(batch["image"])
+        for name, values in pieces.items():
+            limit = IN_MEMORY // len(pieces)
             rows.setdefault(name, Rows(limit)).append(values[valid])
         labels.append(batch["label"][valid])
     return {name: r.read() for name, r in rows.items()}, np.concatenate(labels)
@@ -111,3 +112,21 @@ class Rows:
         self._file.flush()
         shape = (self._bytes // 4 // self._width, self._width)
         return np.memmap(self._file, np.float32, "r", shape=shape)
+
+
+def statistics(features):
+    """Mean and deviation per feature `[F]`, over rows `[M F]` of any number."""
+    total = square = 0.0
+    for start in range(0, len(features), CHUNK):
+        total = total + features[start : start + CHUNK].sum(0, dtype=np.float64)
+    mean = total / len(features)
+    for start in range(0, len(features), CHUNK):
+        square = square + ((features[start : start + CHUNK] - mean) ** 2).sum(0)
+    std = np.sqrt(square / len(features))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def standardize(bank, queries):
+    """Standardises `[M F], [Q F]` by the bank's mean and deviation per feature."""
+    mean, std = statistics(bank)
+    return (bank - mean) / (std + 1e-6), (queries - mean) / (std + 1e-6)

@@ -1,12 +1,47 @@
 """Few-shot least squares on frozen features, as big_vision has it (ViT, 2021)."""
 
+import dataclasses
+import functools
+
 import numpy as np
 
-from vit_ssl_jax import evaluators
+from vit_ssl_jax.checks import POSITIVE, SIZES
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import classify
+from vit_ssl_jax.evaluators import accuracy, banks, features
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the fits."""
+
+    bank: str  # split that the shots are drawn from
+    queries: str  # split whose images are judged
+    pool: str  # "cls" or "mean" of the last layer
+    shots: tuple  # images of each class
+    seeds: tuple  # of the draws
+    ridge: float  # strength of the penalty
+    metric: str = "top1"
+
+
+RANGES = {
+    "pool": banks.POOLS,
+    "shots": SIZES,
+    "seeds": ("a tuple of seeds, at least one", lambda x: len(x) > 0 and min(x) >= 0),
+    "ridge": POSITIVE,
+    "metric": accuracy.METRICS,
+}
 CONSTANT = 100.0  # the appended feature: a bias that the penalty hardly touches
+
+
+wants = banks.wants
+check = banks.check
+
+
+def make(c, run):
+    """Makes `evaluate(state, inputs)` on the host."""
+    del run
+    how = dict(shots=c.shots, seeds=c.seeds, ridge=c.ridge, metric=c.metric)
+    return banks.make_evaluate(c, functools.partial(evaluate, **how))
 
 
 def evaluate(bank, queries, *, shots, seeds, ridge, metric="top1"):
@@ -19,22 +54,22 @@ def evaluate(bank, queries, *, shots, seeds, ridge, metric="top1"):
     has fewer images in the bank than shots.
     """
     (x, y), (q, labels) = bank, queries
-    evaluators.check_both("few-shot", y, labels)
+    banks.check_both("few-shot", y, labels)
     classes = (
         labels.shape[1] if labels.ndim == 2 else int(max(y.max(), labels.max())) + 1
     )
     _check_enough(y, classes, max(shots))
     out = {}
     for count in shots:
-        found = []
+        accuracies = []
         for seed in seeds:
             rows = draw(y, classes, count, seed)
             predicted = score(x[rows], y[rows], q, classes, ridge).argmax(1)
-            found.append(classify.accuracy(predicted, labels, metric))
+            accuracies.append(accuracy.accuracy(predicted, labels, metric))
         name = f"shots{count}_l{ridge:g}"
-        out[f"{name}/{metric}"] = float(np.mean(found))
-        if len(found) > 1:
-            out[f"{name}/std"] = float(np.std(found, ddof=1))
+        out[f"{name}/{metric}"] = float(np.mean(accuracies))
+        if len(accuracies) > 1:
+            out[f"{name}/std"] = float(np.std(accuracies, ddof=1))
     return out
 
 
@@ -49,7 +84,7 @@ def draw(labels, classes, shots, seed):
 
 
 def solve_ridge(x, y, ridge):
-    """`(x'x + ridge I)^-1 x'y`: `[N F], [N C] -> [F C]`, by the smaller system."""
+    """Solves `(x'x + ridge I)^-1 x'y`, the smaller system: `[N F], [N C] -> [F C]`."""
     rows, features = x.shape
     if rows >= features:
         return np.linalg.solve(x.T @ x + ridge * np.eye(features), x.T @ y)
@@ -67,8 +102,8 @@ def score(x, y, queries, classes, ridge):
 
     weights = solve_ridge(prepare(x), 2.0 * np.eye(classes)[y] - 1.0, ridge)
     parts = [
-        prepare(queries[i : i + evaluators.CHUNK]) @ weights
-        for i in range(0, len(queries), evaluators.CHUNK)
+        prepare(queries[i : i + features.CHUNK]) @ weights
+        for i in range(0, len(queries), features.CHUNK)
     ]
     return np.concatenate(parts)
 

@@ -1,5 +1,6 @@
 """k-NN: a weighted vote of the nearest images (Wu et al., 2018; DINO, 2021)."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,12 +8,57 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from vit_ssl_jax import evaluators, partition
+from vit_ssl_jax import partition
+from vit_ssl_jax.checks import POSITIVE, SIZES
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import classify
+from vit_ssl_jax.evaluators import Unfit, accuracy, banks, features
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the vote."""
+
+    bank: str  # split whose images vote
+    queries: str  # split whose images are judged
+    pool: str  # "cls" or "mean" of the last layer
+    k: tuple  # numbers of neighbours
+    temperature: float
+    standardize: bool  # features by the bank's mean and deviation; DINO doesn't
+    metric: str = "top1"
+
+
+RANGES = {
+    "pool": banks.POOLS,
+    "k": SIZES,
+    "temperature": POSITIVE,
+    "metric": accuracy.METRICS,
+}
 ROWS = 8192  # bank images at a time: bounds the devices' memory
 BLOCK = 256  # queries at a time on a device: bounds the similarities
+
+
+wants = banks.wants
+
+
+def check(c, run, open_split):
+    """Raises UserError for a bank without labels or with fewer images than `c.k`."""
+    banks.check(c, run, open_split)
+    images = len(open_split("bank"))
+    if max(c.k) > images:
+        raise Unfit(f"k: {max(c.k)} neighbours of {images} bank images ({c.bank})")
+
+
+def make(c, run):
+    """Makes `evaluate(state, inputs)` over the run's mesh."""
+    judge = functools.partial(
+        evaluate,
+        k=c.k,
+        temperature=c.temperature,
+        standardize=c.standardize,
+        mesh=run.mesh,
+        metric=c.metric,
+    )
+    return banks.make_evaluate(c, judge, "_standardized" * c.standardize)
 
 
 def evaluate(bank, queries, *, k, temperature, standardize, mesh, metric="top1"):
@@ -27,15 +73,15 @@ def evaluate(bank, queries, *, k, temperature, standardize, mesh, metric="top1")
         raise UserError(
             f"config.evals.knn.k: {max(k)} neighbours of {len(x)} bank images"
         )
-    evaluators.check_both("k-NN", y, labels)
+    banks.check_both("k-NN", y, labels)
     mean, std = np.float32(0), np.float32(1)
     if standardize:
-        mean, std = evaluators.statistics(x)
+        mean, std = features.statistics(x)
         std = std + 1e-6
     similarity, nearest = find_nearest(x, q, mean, std, count=max(k), mesh=mesh)
     votes = vote(similarity, y[nearest], k=tuple(k), temperature=temperature)
     return {
-        f"k{count}_T{temperature:g}/{metric}": classify.accuracy(
+        f"k{count}_T{temperature:g}/{metric}": accuracy.accuracy(
             predicted, labels, metric
         )
         for count, predicted in zip(k, np.asarray(votes))
@@ -77,9 +123,10 @@ def find_nearest(bank, queries, mean, std, *, count, mesh):
 
 @functools.cache
 def _make_merge(mesh):
-    """`(best, queries [G B F], chunk [R F], ids [R]) -> best`, each G on its device.
+    """Makes `(best, queries [G B F], chunk [R F], ids [R]) -> best`.
 
-    `best` is a pair of similarity and row `[G B K]`; an id of -1 marks filling.
+    `best` is a pair of similarity and row `[G B K]`; the blocks G are split over
+    devices, and an id of -1 marks filling.
     """
 
     def merge_block(best, queries, chunk, ids):

@@ -1,10 +1,43 @@
 """Linear probe: logistic regression (scikit-learn) on frozen features."""
 
+import dataclasses
+import functools
 import warnings
 
-from vit_ssl_jax import evaluators
+from vit_ssl_jax.checks import MIN_ONE, POSITIVE
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import classify
+from vit_ssl_jax.evaluators import accuracy, banks, features
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the fit."""
+
+    bank: str  # split that is learned from
+    queries: str  # split whose images are judged
+    pool: str  # "cls" or "mean" of the last layer
+    c: float  # inverse strength of the penalty
+    iterations: int  # at most, of L-BFGS
+    metric: str = "top1"
+
+
+RANGES = {
+    "pool": banks.POOLS,
+    "c": POSITIVE,
+    "iterations": MIN_ONE,
+    "metric": accuracy.METRICS,
+}
+
+
+wants = banks.wants
+check = banks.check
+
+
+def make(c, run):
+    """Makes `evaluate(state, inputs)` on the host."""
+    del run
+    how = dict(c=c.c, iterations=c.iterations, metric=c.metric)
+    return banks.make_evaluate(c, functools.partial(evaluate, **how))
 
 
 def evaluate(bank, queries, *, c, iterations, metric="top1"):
@@ -16,13 +49,13 @@ def evaluate(bank, queries, *, c, iterations, metric="top1"):
     from sklearn.linear_model import LogisticRegression
 
     (x, y), (q, labels) = bank, queries
-    evaluators.check_both("linear", y, labels)
+    banks.check_both("linear", y, labels)
     if len(set(y.tolist())) < 2:
         raise UserError("linear, bank: all images are of one class; take another split")
-    x, q = evaluators.standardize(x, q)
+    x, q = features.standardize(x, q)
     probe = LogisticRegression(C=c, max_iter=iterations)
     with warnings.catch_warnings():
         # The bound on steps is part of the protocol.
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(x, y)
-    return {f"C{c:g}/{metric}": classify.accuracy(probe.predict(q), labels, metric)}
+    return {f"C{c:g}/{metric}": accuracy.accuracy(probe.predict(q), labels, metric)}

@@ -3,74 +3,61 @@
 import jax
 
 from vit_ssl_jax.data import pipeline, sources
-from vit_ssl_jax.signals import Stopped
+from vit_ssl_jax.distributed.signals import Stopped
+
+WHOLE = ("size", "resize", "squash", "interpolation")  # of `config.data`: plain images
 
 
 class Splits:
     """Sources by what they are: (set, folder, label, split), each opened once."""
 
-    def __init__(self, data, batch_size, asked, open_source=None):
+    def __init__(self, data, batch_size, stop_requested, open_source=None):
         """`data` is `config.data`; `batch_size` that of evaluation."""
         self._open_source = open_source or sources.open_source
-        self._data, self._batch_size, self._sources = data, batch_size, {}
-        self._asked = asked
+        self._batch_size, self._sources = batch_size, {}
+        self._stop_requested = stop_requested
+        self._own = data.name, data.dir, data.label
+        self._whole = {key: data[key] for key in WHOLE}
+        self._whole["size"] = tuple(data.size)
 
-    def what(self, settings, key):
-        """What `settings[key]` names: a split of the data, or of `settings["set"]`."""
-        data = self._data
+    def identify(self, settings, key):
+        """The split that `settings[key]` names, of the data or of `settings["set"]`."""
         if settings.get("set"):
-            return settings["set"], settings["dir"], settings["label"], settings[key]
-        return data.name, data.dir, data.label, settings[key]
+            own = settings["set"], settings["dir"], settings["label"]
+            return *own, settings[key]
+        return *self._own, settings[key]
 
-    def open(self, what):
-        """The source; raises UserError where there is none."""
-        if what not in self._sources:
-            name, folder, label, split = what
-            source = self._open_source(name, folder, split, label=label)
-            self._sources[what] = source
-        return self._sources[what]
+    def open(self, split):
+        """The source of a split; raises UserError where there is none."""
+        if split not in self._sources:
+            name, folder, label, part = split
+            source = self._open_source(name, folder, part, label=label)
+            self._sources[split] = source
+        return self._sources[split]
 
-    def plain(self, what):
+    def plain(self, split):
         """Evaluation batches, once over the split.
 
         Raises `signals.Stopped` once that is asked for.
         """
-        data = self._data
         for batch in pipeline.eval_batches(
-            self.open(what),
-            batch_size=self._batch_size,
-            size=tuple(data.size),
-            resize=data.resize,
-            squash=data.squash,
-            interpolation=data.interpolation,
+            self.open(split), batch_size=self._batch_size, **self._whole
         ):
-            if self._asked:
+            if self._stop_requested:
                 raise Stopped
             yield batch
 
-    def describe(self, what, settings):
-        """What a probe learns from, for a record: which images, and how they are cut."""
-        keys = ("crop", "ratio", "single_draw", "flip")
-        cut = {key: settings[key] for key in keys}
-        keys = ("size", "resize", "squash", "interpolation")
-        whole = {key: self._data[key] for key in keys}
-        return {"images": list(what), "number": len(self.open(what)), **cut, **whole}
+    def record(self, split):
+        """Which images they are and how they are resized, for a record."""
+        return {"images": list(split), "number": len(self.open(split)), **self._whole}
 
-    def augmented(self, what, settings, start):
-        """Training batches of a probe from step `start` on."""
-        data = self._data
+    def augmented(self, split, start, **cut):
+        """Training batches from step `start` on, cut as `pipeline.train_batches` says.
+
+        This process's share, unless `shard` is among `cut`.
+        """
+        shard = jax.process_index(), jax.process_count()
         return pipeline.train_batches(
-            self.open(what),
-            batch_size=settings["batch_size"],
-            size=tuple(data.size),
-            crop=tuple(settings["crop"]),
-            ratio=tuple(settings["ratio"]),
-            single_draw=settings["single_draw"],
-            flip=settings["flip"],
-            interpolation=data.interpolation,
-            resize=data.resize,
-            squash=data.squash,
-            seed=settings["seed"],
-            start_step=start,
-            shard=(jax.process_index(), jax.process_count()),
+            self.open(split),
+            **{"shard": shard, "start_step": start, **self._whole, **cut},
         )

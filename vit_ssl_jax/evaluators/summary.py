@@ -4,7 +4,7 @@ import json
 
 import jax
 
-from vit_ssl_jax.workdir import replace
+from vit_ssl_jax.workdir.folder import replace
 
 ROWS = ("learned", "untrained", "raw_pixels")
 TITLES = {"knn": "k-NN top-1", "linear": "linear probe top-1"}
@@ -19,12 +19,6 @@ What you see: the encoder, frozen, judged by {judges}.
 itself. 'raw pixels' uses no network.
 
 {verdict}
-
-What to run next:
-  tensorboard --logdir={workdir}        the curves (or read {workdir}/metrics.jsonl)
-  the same command with another --workdir and --config.seed=1    how much is luck
-  ... --config.data.name=folder --config.data.dir=PATH           your own images
-  configs/mae_vitb.py, configs/ijepa_vitl.py, ...                the published recipes
 """
 
 
@@ -43,16 +37,17 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
     for row, metrics in results.items():
         for key, value in metrics.items():
             _, evaluator, metric = key.split("/", 2)
-            found = out.setdefault(evaluator, {})
+            rows = out.setdefault(evaluator, {})
             if evaluator not in TITLES:
-                found.setdefault(row, {})[metric] = value
-            elif row not in found or metric.startswith(HEADLINE):
-                found[row] = value
+                rows.setdefault(row, {})[metric] = value
+            elif row not in rows or metric.startswith(HEADLINE):
+                rows[row] = value
     out["seconds"] = seconds()
     if jax.process_index() == 0:
         replace(workdir / "summary.json", json.dumps(out, indent=2) + "\n")
     names = [name for name in out if name in TITLES]
-    say("\n" + table(out, names))
+    if names:
+        say("\n" + table(out, names))
     if "pretext" in out:
         say("\n" + pretext(out["pretext"]))
     if names:
@@ -60,7 +55,6 @@ def report(suite, learned, untrained, *, workdir, seconds, say):
             WORDS.format(
                 judges=" and ".join(JUDGES[name] for name in names),
                 verdict=verdict(out, names),
-                workdir=workdir,
             )
         )
     say(f"{out['seconds']:.0f} s in all; numbers in {workdir}/summary.json")

@@ -68,7 +68,7 @@ def ijepa_rows(model):
 
 
 def import_ijepa(model, checkpoint):
-    """`{encoder, predictor, target_encoder}` -> our params and ema.
+    """Converts `{encoder, predictor, target_encoder}` to our params and ema.
 
     Names may have the prefix `module.` of torch's DistributedDataParallel; what else
     the checkpoint holds (opt, epoch, ...) is left alone.
@@ -84,7 +84,10 @@ def import_ijepa(model, checkpoint):
 
 
 def export_ijepa(model, params, ema):
-    """Our params and ema -> `{encoder, predictor, target_encoder}` without `module.`"""
+    """Converts our params and ema to `{encoder, predictor, target_encoder}`.
+
+    Names are without `module.`
+    """
     trees = {
         "encoder": {"encoder": params["encoder"]},
         "predictor": {"predictor": params["predictor"]},
@@ -95,5 +98,5 @@ def export_ijepa(model, params, ema):
 
 
 def strip_module(state_dict):
-    """Without the prefix `module.` where it is."""
+    """A state_dict with names that lose their prefix `module.`, where they have it."""
     return {name.removeprefix("module."): x for name, x in state_dict.items()}

@@ -38,7 +38,7 @@ def slowfast_rows(model):
 
 
 def mmpretrain_rows(model):
-    """The same rows by mmpretrain's names (`selfsup/maskfeat.py`)."""
+    """Rows of `MaskFeat` by mmpretrain's names (`selfsup/maskfeat.py`)."""
     return [
         dataclasses.replace(r, theirs=mmpretrain_name(r.theirs))
         for r in slowfast_rows(model)
@@ -46,7 +46,7 @@ def mmpretrain_rows(model):
 
 
 def mmpretrain_name(name):
-    """SlowFast's name of a parameter -> mmpretrain's."""
+    """mmpretrain's name of a parameter from SlowFast's."""
     for theirs, mine in MMPRETRAIN:
         name = re.sub(rf"^{theirs}", mine, name)
     for theirs, mine in IN_BLOCKS:

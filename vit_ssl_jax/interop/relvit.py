@@ -48,7 +48,7 @@ def backbone_rows(vit):
 
 
 def pair_rows(theirs, ours, heads, width):
-    """Queries and keys of a `models.heads.PairScores`: `[D // R, D]` <-> `[R D D // R]`."""
+    """Queries and keys of a `models.outputs.PairScores`: `[D // R, D]` <-> `[R D D // R]`."""
     shape = (width // heads, width)
     return [
         row(
@@ -63,9 +63,9 @@ def pair_rows(theirs, ours, heads, width):
 
 
 def import_relvit(rows, checkpoint):
-    """Our params from theirs, the whole Lightning checkpoint or its `state_dict` alone.
+    """Our params from their whole Lightning checkpoint or its `state_dict` alone.
 
-    Values and, where `rows` has no position table, theirs are dropped.
+    Their `v_lin` and, where `rows` has no position table, theirs are dropped.
     """
     state_dict = checkpoint.get("state_dict", checkpoint)
     known = {name for r in rows for name in r.names}
@@ -81,5 +81,5 @@ def import_relvit(rows, checkpoint):
 
 
 def export_relvit(rows, params):
-    """Theirs, `{"state_dict": {name: array}}`, without values: see the module."""
+    """Converts our params to their checkpoint, `{"state_dict": {...}}`, no `v_lin`."""
     return {"state_dict": export_params(rows, params)}

@@ -29,7 +29,7 @@ class Row:
 
     @property
     def names(self):
-        """Their names, one a layer."""
+        """Names of the parameter in their state_dict, one a layer."""
         if self.depth is None:
             return [self.theirs]
         return [self.theirs.format(i=i) for i in range(self.depth)]
@@ -44,12 +44,12 @@ class Fixed:
 
     @property
     def names(self):
-        """Their only name, as `Row.names`."""
+        """The constant's one name in their state_dict, in a list as `Row.names`."""
         return [self.theirs]
 
 
 def rearrange(theirs, split, order, ours):
-    """`transform, inverse`: shape `theirs` -> `split` -> axes in `order` -> `ours`."""
+    """Makes `transform, inverse`: `theirs` -> `split` -> axes in `order` -> `ours`."""
     middle, back = tuple(split[i] for i in order), np.argsort(order)
 
     def transform(x):
@@ -61,7 +61,7 @@ def rearrange(theirs, split, order, ours):
     return transform, inverse
 
 
-def row(theirs, ours, shape, depth, split=None, order=None, ours_shape=None):
+def row(theirs, ours, shape, depth, *, split=None, order=None, ours_shape=None):
     """A `Row`; without `split` the array is the same on both sides."""
     split = split or shape
     order = order or tuple(range(len(split)))
@@ -103,7 +103,7 @@ def import_params(rows, state_dict):
 
 
 def export_params(rows, params):
-    """Their state_dict of numpy arrays; raises UserError where our names differ.
+    """The state_dict of numpy arrays under their names; UserError where ours differ.
 
     Any tree with the shapes of the parameters will do: gradients, moments, a teacher.
     """

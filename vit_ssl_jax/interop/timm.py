@@ -46,7 +46,7 @@ def encoder_rows(vit):
 
 
 def sincos(grid, width, cls):
-    """Their fixed table `[1 N(+1) D]`: a class token's row is zero."""
+    """Fixed sine-cosine table `[1 N(+1) D]`; a class token's row is zero."""
     return posemb.with_cls(posemb.sincos(grid, width), cls)
 
 

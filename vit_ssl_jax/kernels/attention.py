@@ -75,7 +75,7 @@ def _groups(width, heads):
 
 
 def _members(size, lanes):
-    """For each head of a group: True on its own lanes, `[1 lanes]`; None if alone."""
+    """Masks `[1 lanes]` of a group's heads, True on a head's own; None if alone."""
     if size == 1:
         return [None]
     lane, head = jax.lax.broadcasted_iota(jnp.int32, (1, lanes), 1), lanes // size
@@ -83,7 +83,7 @@ def _members(size, lanes):
 
 
 def _own(mine, x, other=0):
-    """`x` on the head's own lanes, `other` elsewhere."""
+    """Keeps `x` on the head's own lanes (`mine`), has `other` elsewhere."""
     return x if mine is None else jnp.where(mine, x, jnp.full_like(x, other))
 
 

@@ -9,22 +9,22 @@ VMEM = 120 * 2**20  # bytes that a kernel may use
 
 
 def rows(tile, width):
-    """A tile of rows of `[R width]`."""
+    """BlockSpec of a tile of rows of `[R width]`."""
     return pl.BlockSpec((tile, width), lambda i, layer: (i, 0))
 
 
 def layer_rows(tile, width, which=0):
-    """A tile of rows of layer `layer[which]` of `[L R width]`."""
+    """BlockSpec of a tile of rows of layer `layer[which]` of `[L R width]`."""
     return pl.BlockSpec((None, tile, width), lambda i, layer: (layer[which], i, 0))
 
 
 def image(*shape):
-    """An image's own of `[B ...]`."""
+    """BlockSpec of one image's part, of `shape`, of `[B *shape]`."""
     return pl.BlockSpec((None, *shape), lambda i, layer: (i, *(0 for _ in shape)))
 
 
 def weight(array):
-    """Layer `layer[3]` of `[L . .]`, fetched once."""
+    """BlockSpec of layer `layer[3]` of `[L . .]`, fetched once."""
     return pl.BlockSpec(
         (None, *array.shape[1:]),
         lambda i, layer: (layer[3], 0, 0),

@@ -5,14 +5,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas import tpu as pltpu
 
 from vit_ssl_jax.kernels import attention, calls, mlp, parts, projection
 from vit_ssl_jax.kernels.narrow import narrow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Style:
-    """What all layers share."""
+class BlockStyle:
+    """Settings that all layers of a stack share."""
 
     heads: int
     eps: float  # of LayerNorm
@@ -23,10 +24,12 @@ class Style:
     unroll: bool = False  # the MLP's loop over its hidden layer
     vmem: int = calls.VMEM  # bytes that a kernel may use
     dtype: str = "bfloat16"  # of products; float32 only where interpreted
-    interpret: bool = False
+    # Off the chip: by Pallas' interpreter (True) or its simulator of a TPU, which finds
+    # races and unwritten memory (a pltpu.InterpretParams).
+    interpret: bool | pltpu.InterpretParams = False
 
 
-def run_layer(at, streams, buffers, weights, keys, noise, style):
+def run_layer(at, streams, buffers, weights, *, keys, noise, style):
     """One layer: `streams` with its output, `buffers` with what it kept."""
     qkv, heads, middle, hidden = buffers
     first, second = weights
@@ -44,18 +47,34 @@ def run_layer(at, streams, buffers, weights, keys, noise, style):
         interpret=style.interpret,
     )
     streams, middle, hidden = mlp.mix(
-        at, streams, heads, noise, second, middle, hidden, style=style, **common
+        at,
+        streams,
+        heads,
+        middle,
+        hidden,
+        noise=noise,
+        weights=second,
+        style=style,
+        **common,
     )
     return streams, (qkv, heads, middle, hidden)
 
 
-def run_back(at, grad, streams, buffers, weights, keys, noise, style):
+def run_back(at, grad, streams, buffers, weights, *, keys, noise, style):
     """One layer back: the gradient of its input, and those of its weights."""
     qkv, heads, middle, hidden = buffers
     first, second = weights
     common = dict(tile=style.tile, interpret=style.interpret)
     skip, heads_grad, *second_grads = mlp.mix_backward(
-        at, grad, heads, noise, second, middle, hidden, style=style, **common
+        at,
+        grad,
+        heads,
+        middle,
+        hidden,
+        noise=noise,
+        weights=second,
+        style=style,
+        **common,
     )
     qkv_grad = attention.attend_backward(
         at,
@@ -73,7 +92,7 @@ def run_back(at, grad, streams, buffers, weights, keys, noise, style):
 
 
 def count_layers(blocks):
-    """L, the leading axis of every parameter."""
+    """The number of layers L, the leading axis of every parameter."""
     return len(jax.tree.leaves(blocks)[0])
 
 
@@ -84,14 +103,14 @@ def make_buffers(blocks, rows, layers, style):
 
 
 def room(rows, width, wide, layers, style):
-    """`make_buffers` from sizes."""
+    """Room as of `make_buffers`, from sizes: a tuple of arrays `[layers rows .]`."""
     low = style.dtype
     sizes = ((3 * width, low), (width, low), (width, jnp.float32), (wide, low))
     return tuple(jax.lax.empty((layers, rows, size), dtype) for size, dtype in sizes)
 
 
 def rows_of(noise, keys):
-    """What images draw as their rows take it: `[R 2]` float32, `[R 1]` int32."""
+    """The noise of images repeated for their rows: `[R 2]` float32, `[R 1]` int32."""
     scales, seeds = noise
     tokens, rows = keys.shape[-1], []
     if scales is not None:

@@ -19,11 +19,11 @@ def mix(
     layer,
     stream,
     heads,
-    noise,
-    weights,
     middle,
     hidden,
     *,
+    noise,
+    weights,
     tile,
     style,
     interpret=False,
@@ -59,7 +59,7 @@ def mix(
 
 
 def mix_backward(
-    layer, grad, heads, noise, weights, middle, hidden, *, tile, style, interpret=False
+    layer, grad, heads, middle, hidden, *, noise, weights, tile, style, interpret=False
 ):
     """Gradients of `mix` from that of its output, `grad [R D]` float32.
 
@@ -109,7 +109,7 @@ def _chunk(wide):
 
 
 def _noise(refs, style):
-    """`drop(site, shape, start)` and `scale(x, branch)` of a tile; and other refs."""
+    """Makes a tile's `drop(site, shape, start)`, `scale(x, branch)`; and other refs."""
     refs, scales, seed = list(refs), None, None
     if refs[0].shape[-1] == 2:
         scales = refs.pop(0)[...]
@@ -117,7 +117,7 @@ def _noise(refs, style):
         seed = refs.pop(0)[...]
 
     def drop(site, shape, start=0):
-        """What dropout multiplies values of this shape with."""
+        """Factors that dropout multiplies values of this shape with."""
         if seed is None:
             return 1.0
         return parts.kept(seed, site, start, shape[1], style.dropout)

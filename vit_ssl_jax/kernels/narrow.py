@@ -8,7 +8,7 @@ TILE = 1 << 20  # values at a time
 
 
 def narrow(x, dtype, *, interpret=False):
-    """`x [... D]` as `dtype`: the same values rounded; by XLA where D isn't lanes."""
+    """Rounds `x [... D]` to `dtype`; by XLA where D isn't a multiple of lanes."""
     rows, width = x.size // x.shape[-1], x.shape[-1]
     tile = next(t for t in range(max(TILE // width, 1), 0, -1) if rows % t == 0)
     if width % 128 or tile % 16 or x.dtype == dtype:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def shape(matrices):
-    """`(rows, columns)` of what `pack` makes of matrices `[r w]`."""
+    """Shape `(rows, columns)` of what `pack` makes of matrices `[r w]`."""
     columns = math.gcd(*(x.shape[-1] for x in matrices))
     return sum(math.prod(x.shape) for x in matrices) // columns, columns
 
@@ -32,14 +32,14 @@ def _cut(x, columns):
 def pieces(packed, matrices):
     """The matrices in `[... rows columns]` as they lie there: `[... pieces r columns]`."""
     *lead, _, columns = packed.shape
-    found, start = [], 0
+    stretches, start = [], 0
     for matrix in matrices:
         rows, width = matrix.shape
         count = rows * width // columns
         x = jax.lax.slice_in_dim(packed, start, start + count, axis=-2)
-        found.append(x.reshape(*lead, width // columns, rows, columns))
+        stretches.append(x.reshape(*lead, width // columns, rows, columns))
         start += count
-    return found
+    return stretches
 
 
 def whole(x):

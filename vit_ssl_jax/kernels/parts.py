@@ -47,7 +47,7 @@ def row_seeds(seeds, tokens):
 
 
 def kept(seed, site, start, width, rate):
-    """Dropout: what is multiplied with columns `start` to `start + width`: `[R width]`.
+    """Dropout's factors of columns `start` to `start + width`: `[R width]`.
 
     0 with probability `rate`, else 1 / (1 - rate), by the high bits of the product of
     two hashes: of the row's `seed [R 1]` int32, and of the column and the place in the

@@ -9,7 +9,7 @@ from vit_ssl_jax.kernels import calls, parts
 
 
 def project(layer, x, weights, out, *, tile, eps, vmem=calls.VMEM, interpret=False):
-    """`LayerNorm(x) @ kernel + bias` of this layer, `[L R D] -> out [L R F]` bfloat16.
+    """Computes a layer's `LayerNorm(x) @ kernel + bias`: `[L R D] -> [L R F]` bfloat16.
 
     `weights`: scale and offset `[L 1 D]` float32, the kernel transposed `[L F D]`
     bfloat16, bias `[L 1 F]`.

@@ -32,7 +32,12 @@ def forward(blocks, gather, stream, keys, noise, style):
     def body(carry, noise, i, weights):
         at = jnp.stack([i if style.keep else 0 * i, i, i + 1, i])
         return layer.run_layer(
-            at, *carry, weights, keys, layer.rows_of(noise, keys), style
+            at,
+            *carry,
+            weights,
+            keys=keys,
+            noise=layer.rows_of(noise, keys),
+            style=style,
         )
 
     carry = streams, buffers
@@ -43,13 +48,18 @@ def forward(blocks, gather, stream, keys, noise, style):
 
 
 def infer(blocks, gather, stream, keys, noise, style):
-    """`forward` without residuals: nothing is kept beyond a layer."""
+    """Runs all layers as `forward`, but keeps nothing beyond a layer: no residuals."""
     buffers = layer.make_buffers(blocks, stream.shape[0], 1, style)
 
     def body(carry, noise, i, weights):
         at = jnp.stack([0 * i, 0 * i, 0 * i, i if gather is None else 0 * i])
         return layer.run_layer(
-            at, *carry, weights, keys, layer.rows_of(noise, keys), style
+            at,
+            *carry,
+            weights,
+            keys=keys,
+            noise=layer.rows_of(noise, keys),
+            style=style,
         )
 
     carry = stream[None], buffers
@@ -58,7 +68,7 @@ def infer(blocks, gather, stream, keys, noise, style):
 
 
 def run_ahead(body, carry, noise, blocks, gather, style, *, keep):
-    """`carry` through `body(carry, noise, i, weights)` of all layers; and all weights.
+    """Runs `body(carry, noise, i, weights)` of all layers: `carry`, and all weights.
 
     Where matrices are split over devices, `gather` is four functions: `pack` makes of
     all layers' shards what is to be sent, `[L ...]`; `send` takes that of a layer and
@@ -143,7 +153,7 @@ def put_weights(kept, sent, new, moves, i, style):
     return kept
 
 
-def backward(weights, reduce, residuals, grad, keys, noise, style):
+def backward(weights, reduce, residuals, grad, *, keys, noise, style):
     """Gradients of the parameters and of the input `[R D]` from that of the output.
 
     `weights` and `residuals` are from `forward`; `reduce` is None on one device, else
@@ -160,10 +170,17 @@ def backward(weights, reduce, residuals, grad, keys, noise, style):
         at = jnp.stack([i if style.keep else 0 * i, i, i + 1, i])
         if not style.keep:
             streams, buffers = layer.run_layer(
-                at, streams, buffers, weights, keys, noise, style
+                at, streams, buffers, weights, keys=keys, noise=noise, style=style
             )
         grad, own = layer.run_back(
-            at, grad, streams, buffers, weights, keys, noise, style
+            at,
+            grad,
+            streams,
+            buffers,
+            weights,
+            keys=keys,
+            noise=noise,
+            style=style,
         )
         return (grad, streams, buffers), own
 
@@ -182,7 +199,7 @@ def backward(weights, reduce, residuals, grad, keys, noise, style):
 
 
 def sum_behind(body, carry, xs, reduce, heads):
-    """`carry` through `body(carry, noise, i)` of all layers, last to first; gradients.
+    """Runs `body(carry, noise, i)` of all layers, last to first: `carry`, gradients.
 
     `body` also gives a layer's gradients on this device. `reduce` is three functions:
     `pack` makes one array of a layer's gradients, `sum_up` adds it up over devices, and

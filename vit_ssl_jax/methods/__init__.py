@@ -7,28 +7,52 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from vit_ssl_jax.checks import make_config
 from vit_ssl_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A model and the pure functions that train it.
 
-    `make_views` sees the batch of a whole step, `{image float32 [B H W C] in [0, 1],
-    label int32 [B], id int32 [B]}`, and returns arrays with B in front; gradient
-    accumulation splits those, so what is drawn once a step is shared by its
-    micro-batches. Targets, too, have B in front, and never carry a gradient: the step
-    stops it.
+    Views: `make_views` sees the batch of a whole step, `{image float32 [B H W C] in
+    [0, 1], label int32 [B], id int32 [B]}`, and returns arrays with B in front.
+    Accumulation splits those, so what is drawn once a step is shared by its
+    micro-batches, each of which has targets and a loss of its own.
+
+    Targets: arrays with B in front, too, which never carry a gradient: the step stops
+    it. `step`, for what has a schedule, is an int32 scalar: optimiser steps done before.
+
+    Metrics: scalars by name, means over the examples as the loss is. They are logged as
+    `train/NAME`, one with a slash in its name as it is; of held-out images as
+    `eval/pretext/NAME`.
+
+    Averages: `ema` is a dict that checkpoints hold beside the parameters, `{}` without.
+    Under `encoder` there are the parameters of a ViT (a teacher's, averaged ones), and
+    whoever starts from this run takes those. Else it may hold any arrays, each whole on
+    every device: a centre, a queue, a histogram. `update_ema` runs after the optimiser,
+    once a step, with the new parameters and the targets of all examples in their order,
+    accumulation or not.
     """
 
     model: nn.Module  # (views, train) -> outputs; its ViT is always called `encoder`
     make_views: Callable  # (key, batch) -> views; static shapes, on device
-    make_targets: Callable  # (ema, views) -> targets
+    make_targets: Callable  # (ema, views, step) -> targets
     loss_fn: Callable  # (outputs, targets) -> scalar, metrics
     init_ema: Callable = lambda params: {}
     update_ema: Callable = lambda ema, params, targets, step: ema
     encoder: Callable = lambda params, ema: params["encoder"]  # for downstream tasks
     draw: Callable = lambda outputs, targets, views: {}  # name -> images [B H W 3]
+    # Of a classifier: (params, standardised image [B H W C]) -> logits [B classes].
+    logits: Callable | None = None
+    # Where a network makes the targets: targets -> its features [... D], whose collapse
+    # `monitors.health` watches.
+    features: Callable | None = None
+    needs_labels: bool = False  # an image without one ends the run
+    averages: bool = False  # `ema` is all parameters under their names, averaged
+    # The loss is one of the whole batch (decorrelation, uniformity), no mean over
+    # examples: of each micro-batch by itself, and of held-out images in full batches.
+    batch_loss: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +75,8 @@ def names():
 def make(config, context):
     """Builds the `Method` that `config` (`config.method`: name and hyper-parameters) asks for.
 
-    Raises UserError for a name without a file and for missing or unknown keys.
+    Raises UserError for a name without a file, for missing or unknown keys and for a
+    value out of its range (`RANGES` beside the method's `Config`, see `checks`).
     """
     if config["name"] not in names():
         raise UserError(
@@ -60,14 +85,10 @@ def make(config, context):
         )
     module = importlib.import_module(f"{__name__}.{config['name']}")
     values = {k: v for k, v in config.items() if k != "name"}
-    fields = set(module.Config.__dataclass_fields__)
-    wrong = [f"- {k} (missing)" for k in sorted(fields - set(values))]
-    wrong += [f"+ {k} (unknown)" for k in sorted(set(values) - fields)]
-    if wrong:
-        raise UserError(
-            f"config.method: the keys don't fit methods/{config['name']}.py:\n  "
-            + "\n  ".join(wrong)
-            + "\nAnother method is another recipe in configs/; or give all of it: "
-            "--config.method=\"{'name': ..., ...}\""
-        )
-    return module.make(module.Config(**values), context)
+    cure = (
+        "\nAnother method is another recipe in configs/; or give all of it: "
+        "--config.method=\"{'name': ..., ...}\""
+    )
+    owner = f"methods/{config['name']}.py"
+    c = make_config(module, "config.method", owner, values, cure)
+    return module.make(c, context)

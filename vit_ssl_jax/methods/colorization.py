@@ -6,12 +6,14 @@ convolutional network. C colour cells a patch, Q bins, K neighbours.
 
 import dataclasses
 import functools
+import math
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_ssl_jax.checks import POSITIVE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import layers, vit
@@ -19,6 +21,7 @@ from vit_ssl_jax.ops import images, lab, patches
 
 AB_SCALE = 110.0  # Lab units; regressed are ab / AB_SCALE
 COLOURED = 5.0  # an image whose |a| and |b| stay below is grey (the code's filter)
+BINS = len(lab.bins())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,16 @@ class Config:
     rebalance: float  # uniform share of the prior (lambda), 1.0: all colours alike
     prior_horizon: int  # steps that the running prior of the colours looks back
     temperature: float  # of the annealed mean, which makes a colour of the shares
+
+
+RANGES = {
+    "form": one_of("classification", "regression"),
+    "neighbours": (f"from 1 to the {BINS} bins", lambda x: 1 <= x <= BINS),
+    "sigma": ("above 0 Lab units", lambda x: 0 < x < math.inf),
+    "rebalance": ("above 0 and at most 1 (1: no rebalancing)", lambda x: 0 < x <= 1),
+    "prior_horizon": ("at least 1 step", lambda x: x >= 1),
+    "temperature": POSITIVE,
+}
 
 
 class Colorization(nn.Module):
@@ -52,14 +65,12 @@ class Colorization(nn.Module):
         return x.reshape(*x.shape[:2], -1, self.features).astype(jnp.float32)
 
 
-def make_views(key, batch, *, normalize, patch, cells, count):
+def make_views(key, batch, *, normalize, patch, cells):
     """What is seen and what it hides.
 
     `image [B H W 3]`: lightness / 100 in all three channels, standardised as any image
     is, so that the encoder takes RGB later; `ab [B N C 2]`: mean chroma of the cells,
-    Lab units; `coloured [B]`: whether the image isn't grey; with `count` also
-    `histogram [B Q]`: shares of the bins, the whole batch's in every row, so that
-    micro-batches share it.
+    Lab units; `coloured [B]`: whether the image isn't grey.
     """
     del key
     image = lab.rgb_to_lab(batch["image"])
@@ -69,25 +80,22 @@ def make_views(key, batch, *, normalize, patch, cells, count):
     side = patch // cells
     means = ab.reshape(b, height // side, side, width // side, side, 2).mean((2, 4))
     means = patches.patchify(means, cells)
-    views = {
+    return {
         "image": normalize(grey),
         "ab": means.reshape(*means.shape[:2], cells**2, 2),
         "coloured": (jnp.abs(ab) > COLOURED).any((1, 2, 3)),
     }
-    if count:
-        bins, _ = lab.nearest_bins(views["ab"], 1)
-        shares = jax.nn.one_hot(bins[..., 0], len(lab.bins())).mean((1, 2))
-        views["histogram"] = jnp.broadcast_to(shares.mean(0)[None], shares.shape)
-    return views
 
 
-def make_targets(ema, views, *, form, neighbours, sigma, rebalance):
+def make_targets(ema, views, step, *, form, neighbours, sigma, rebalance):
     """The cells' `ab [B N C 2]`, and for classification their shares of the bins.
 
     `ids`, `weights [B N C K]`: the nearest bins and their shares; `balance [B N C]`:
-    the weight of the nearest bin's colour (section 2.2); `histogram [B Q]`. The paper
-    counts the prior once over the training set; here it is that of the steps so far.
+    the weight of the nearest bin's colour (section 2.2); `histogram [B Q]`: how often
+    a bin is nearest in an image, as shares of its cells. The paper counts the prior
+    once over the training set; here it is that of the steps so far.
     """
+    del step
     targets = {"ab": views["ab"], "coloured": views["coloured"]}
     if form == "regression":
         return targets
@@ -98,12 +106,12 @@ def make_targets(ema, views, *, form, neighbours, sigma, rebalance):
         "ids": ids,
         "weights": weights,
         "balance": balance[ids[..., 0]],
-        "histogram": views["histogram"],
+        "histogram": jax.nn.one_hot(ids[..., 0], BINS).mean((1, 2)),
     }
 
 
 def cross_entropy(logits, targets):
-    """Of shares of the bins, weighted by colour: `[B N C Q] -> [B N C]`."""
+    """Cross-entropy of the bins' shares, weighted by colour: `[B N C Q] -> [B N C]`."""
     right = jnp.take_along_axis(logits, targets["ids"], axis=-1)
     errors = jax.nn.logsumexp(logits, -1) - (targets["weights"] * right).sum(-1)
     return targets["balance"] * errors
@@ -148,7 +156,7 @@ def update_ema(ema, params, targets, step, *, horizon):
     """Running mean of the batches' histograms over at most `horizon` steps."""
     del params
     share = 1.0 / jnp.minimum(step + 1, horizon)
-    counted = targets["histogram"][0]
+    counted = targets["histogram"].mean(0)
     return {"prior": ema["prior"] + share * (counted - ema["prior"])}
 
 
@@ -173,28 +181,13 @@ def draw(outputs, targets, views, *, grid, cells, mean_std, form, temperature):
 
 
 def check(c, patch):
-    """Raises UserError for the first value that can't work."""
-    vit.check_choice("config.method.form", c.form, ("classification", "regression"))
+    """Raises UserError where colour cells don't divide a patch."""
     if c.patch_cells < 1 or patch % c.patch_cells:
         sides = [n for n in range(1, patch + 1) if patch % n == 0]
         raise UserError(
             f"config.method.patch_cells: {c.patch_cells} cells don't divide a patch of "
             f"{patch} px; choose one of {', '.join(map(str, sides))}"
         )
-    bins = len(lab.bins())
-    ranges = {
-        "neighbours": (1 <= c.neighbours <= bins, f"from 1 to the {bins} bins"),
-        "sigma": (c.sigma > 0, "above 0 Lab units"),
-        "rebalance": (
-            0 < c.rebalance <= 1,
-            "above 0 and at most 1 (1: no rebalancing)",
-        ),
-        "prior_horizon": (c.prior_horizon >= 1, "at least 1 step"),
-        "temperature": (c.temperature > 0, "above 0"),
-    }
-    for key, (fits, wanted) in ranges.items():
-        if not fits:
-            raise UserError(f"config.method.{key}: {getattr(c, key)!r} is not {wanted}")
 
 
 def make(c, context):
@@ -202,24 +195,22 @@ def make(c, context):
     encoder = context.vit()
     check(c, encoder.patch)
     counted = c.form == "classification"
-    bins = len(lab.bins())
     decoding = dict(form=c.form, temperature=c.temperature)
     prior = {}
     if counted:
         prior = dict(
-            init_ema=lambda params: {"prior": jnp.full(bins, 1.0 / bins, jnp.float32)},
+            init_ema=lambda params: {"prior": jnp.full(BINS, 1.0 / BINS, jnp.float32)},
             update_ema=functools.partial(update_ema, horizon=c.prior_horizon),
         )
     return Method(
         model=Colorization(
-            encoder=encoder, cells=c.patch_cells, features=bins if counted else 2
+            encoder=encoder, cells=c.patch_cells, features=BINS if counted else 2
         ),
         make_views=functools.partial(
             make_views,
             normalize=context.normalize,
             patch=encoder.patch,
             cells=c.patch_cells,
-            count=counted,
         ),
         make_targets=functools.partial(
             make_targets,

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.models import layers, outputs, vit
 from vit_ssl_jax.ops import images, jitter, tiles
 
 SIDE = 3  # cells a side; the centre is cell 4 of 9
@@ -34,6 +35,13 @@ class Config:
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
 
 
+RANGES = {
+    "colour": one_of("drop", "project", "gray"),
+    "pairs": one_of("all", "one"),
+    "pool": one_of("cls", "mean"),
+}
+
+
 class ContextPrediction(nn.Module):
     """One encoder for every tile by itself, and a classifier of ordered pairs."""
 
@@ -48,7 +56,7 @@ class ContextPrediction(nn.Module):
         # The centre is encoded once, whatever the number of its pairs.
         x = encoder.embed(x.reshape(b * t, *x.shape[2:]))
         x = encoder.place(x, (side // encoder.patch, side // encoder.patch))
-        x = heads.pooled(encoder.encode(x, train), self.pool, encoder)
+        x = outputs.pooled(encoder.encode(x, train), self.pool, encoder)
         x = x.reshape(b, t, encoder.width)
         neighbour = x[:, 1:]
         centre = jnp.broadcast_to(x[:, :1], neighbour.shape)
@@ -56,7 +64,7 @@ class ContextPrediction(nn.Module):
         x = jnp.concatenate([centre, neighbour], axis=-1)
         x = layers.dense(encoder.width, style, "pair_embed")(x)
         x = layers.gelu(x, style)
-        return heads.logits(SIDE**2 - 1, style, "head")(x)
+        return outputs.logits(SIDE**2 - 1, style, "head")(x)
 
 
 def make_views(key, batch, *, normalize, tile, gap, colour, pairs):
@@ -96,9 +104,9 @@ def draw_neighbours(key, batch, pairs):
     return jax.random.randint(key, (batch, 1), 0, 8, jnp.int32)
 
 
-def make_targets(ema, views):
-    """Where the neighbours lie `[B K]`, 0 to 7."""
-    del ema
+def make_targets(ema, views, step):
+    """Places of the neighbours `[B K]`, 0 to 7."""
+    del ema, step
     return views["label"]
 
 
@@ -133,9 +141,7 @@ def draw(outputs, targets, views, *, size, mean_std):
 
 
 def check(c, encoder):
-    """Raises UserError where a choice is unknown or a tile has no place in its cell."""
-    vit.check_choice("config.method.colour", c.colour, ("drop", "project", "gray"))
-    vit.check_choice("config.method.pairs", c.pairs, ("all", "one"))
+    """Raises UserError where a tile has no place in its cell."""
     vit.check_pool(c.pool, encoder.cls)
     cell = min(encoder.size) // SIDE
     if c.tile < 1 or c.tile % encoder.patch or c.tile > cell:

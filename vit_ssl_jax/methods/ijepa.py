@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import MIN_ONE, POSITIVE, SHARE, one_of, span
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
@@ -41,6 +42,22 @@ class Config:
     ipe_scale: float  # stretches the momentum's ramp beyond the run
 
 
+COUNTS = ("predictor_width", "predictor_depth", "predictor_heads")
+COUNTS += ("num_contexts", "num_targets", "trim_batch")
+RANGES = dict.fromkeys(COUNTS, MIN_ONE) | {
+    "context_scale": span("share of the image", 1.0),
+    "context_aspect": span("height / width"),
+    "target_scale": span("share of the image", 1.0),
+    "target_aspect": span("height / width"),
+    "min_keep": ("at least 0", lambda x: x >= 0),
+    "max_context": ("at least 0 (0: no bound)", lambda x: x >= 0),
+    "compat": one_of("none", "official"),
+    "ema_start": SHARE,
+    "ema_end": SHARE,
+    "ipe_scale": POSITIVE,
+}
+
+
 class IJEPA(nn.Module):
     """Context encoder and predictor."""
 
@@ -54,16 +71,14 @@ class IJEPA(nn.Module):
         _, t, m = views["target"].shape
         ids, valid = (views[n].reshape(b, e * k) for n in ("context", "context_valid"))
         kept = patches.take(tokens, ids).reshape(b * e, k, -1)
-        latent = self.encoder.encode(kept, train, valid.reshape(b * e, k))
+        lengths = valid.reshape(b * e, k).sum(-1, dtype=jnp.int32)  # they come first
+        latent = self.encoder.encode(kept, train, lengths)
 
         # One forward a target block and context: blocks never see each other.
         def pair(context, target):
-            x = jnp.broadcast_to(
-                context.reshape(b, 1, e, *context.shape[1:]),
-                (b, t, e, *context.shape[1:]),
-            )
-            y = jnp.broadcast_to(target[:, :, None], (b, t, e, m))
-            return x.reshape(b * t * e, *x.shape[3:]), y.reshape(b * t * e, m)
+            x = jnp.repeat(context.reshape(b, e, *context.shape[1:]), t, axis=0)
+            y = jnp.repeat(target.reshape(b * t, m), e, axis=0)
+            return x.reshape(b * t * e, *x.shape[2:]), y
 
         latent, target_ids = pair(latent, views["target"])
         context_ids, _ = pair(ids.reshape(b * e, k), views["target"])
@@ -76,17 +91,16 @@ class IJEPA(nn.Module):
 
 def make_views(key, batch, *, normalize, sample):
     """`image [B H W C]`; ids and validity: `context [B E K]`, `target [B T M]`."""
-    return {
-        "image": normalize(batch["image"]),
-        **sample(key, len(batch["image"])),
-    }
+    image = batch["image"]
+    return {"image": normalize(image), **sample(key, len(image))}
 
 
-def make_targets(ema, views, *, teacher):
+def make_targets(ema, views, step, *, teacher):
     """The teacher's features of the targets, normed without affine: `[B T M D]`.
 
     The teacher sees the whole image. LayerNorm's epsilon is torch's 1e-5 here.
     """
+    del step
     x = teacher.apply({"params": ema["encoder"]}, views["image"], False)
     x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
     b, t, m = views["target"].shape
@@ -170,16 +184,14 @@ def make_sampler(c, grid):
             f"config.method: {where} a block can be empty; use a smaller patch, a "
             "larger image, or raise target_scale / context_scale"
         )
-    if context.smallest <= c.min_keep:
+    official = c.compat == "official"
+    judged = (context, target) if official else (context,)  # by min_keep
+    smallest = min(sizes.smallest for sizes in judged)
+    if smallest <= c.min_keep:
         raise UserError(
-            f"config.method.min_keep: {where} a context block can be as small as "
-            f"{context.smallest} tokens, which min_keep={c.min_keep} never accepts; "
-            "lower min_keep or use a smaller patch"
-        )
-    if c.compat == "official" and target.smallest <= c.min_keep:
-        raise UserError(
-            f"config.method.min_keep: the published sampler never accepts a target of "
-            f"{target.smallest} tokens {where} with min_keep={c.min_keep}; lower it"
+            f"config.method.min_keep: {where} a block can be as small as {smallest} "
+            f"tokens, which min_keep={c.min_keep} never accepts; lower min_keep or use a "
+            "smaller patch"
         )
     if c.max_context and not c.min_keep < c.max_context <= context.largest:
         raise UserError(
@@ -187,23 +199,19 @@ def make_sampler(c, grid):
             f"min_keep={c.min_keep} and not above the largest context block, "
             f"{context.largest} tokens {where} (0: no bound)"
         )
+    same = ("num_contexts", "num_targets", "min_keep", "max_context", "trim_batch")
     return functools.partial(
         multiblock.multiblock,
         grid=grid,
         context=context,
         target=target,
-        num_contexts=c.num_contexts,
-        num_targets=c.num_targets,
-        min_keep=c.min_keep,
-        max_context=c.max_context,
-        official=c.compat == "official",
-        trim_batch=c.trim_batch,
+        official=official,
+        **{key: getattr(c, key) for key in same},
     )
 
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
-    vit.check_choice("config.method.compat", c.compat, ("none", "official"))
     encoder = context.vit()
     if encoder.cls:
         raise UserError("config.vit.cls: I-JEPA has no class token; set it to False")
@@ -212,37 +220,30 @@ def make(c, context):
             f"config.method.predictor_width: {c.predictor_width} must be divisible by "
             f"4 and by predictor_heads={c.predictor_heads}"
         )
-    model = IJEPA(
-        encoder=encoder,
-        predictor=decoder.Decoder(
-            grid=encoder.grid,
-            width=c.predictor_width,
-            hidden=4 * c.predictor_width,
-            depth=c.predictor_depth,
-            heads=c.predictor_heads,
-            features=encoder.width,
-            cls=False,
-            style=encoder.style,
-        ),
+    predictor = decoder.Decoder(
+        grid=encoder.grid,
+        width=c.predictor_width,
+        hidden=4 * c.predictor_width,
+        depth=c.predictor_depth,
+        heads=c.predictor_heads,
+        features=encoder.width,
+        cls=False,
+        style=encoder.style,
     )
-    weights = functools.partial(
-        momentum,
-        start=c.ema_start,
-        end=c.ema_end,
-        steps=c.ipe_scale * context.steps,
-    )
+    sample = make_sampler(c, encoder.grid)
+    ramp = dict(start=c.ema_start, end=c.ema_end, steps=c.ipe_scale * context.steps)
+    weights = functools.partial(momentum, **ramp)
     return Method(
-        model=model,
+        model=IJEPA(encoder=encoder, predictor=predictor),
         make_views=functools.partial(
-            make_views,
-            normalize=context.normalize,
-            sample=make_sampler(c, encoder.grid),
+            make_views, normalize=context.normalize, sample=sample
         ),
         make_targets=functools.partial(make_targets, teacher=encoder.clone()),
         loss_fn=loss_fn,
         init_ema=lambda params: {"encoder": params["encoder"]},
         update_ema=functools.partial(update_ema, weights=weights),
         encoder=lambda params, ema: ema["encoder"],
+        features=lambda targets: targets["features"],
         draw=functools.partial(
             draw, grid=encoder.grid, patch=encoder.patch, mean_std=context.mean_std
         ),

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, vit
+from vit_ssl_jax.models import outputs, vit
 from vit_ssl_jax.ops import images, jitter, permutations, tiles
 
 FURTHEST = 2  # px that a colour channel of a tile is moved by at most
@@ -36,6 +37,14 @@ class Config:
     compat: str  # "none", or "official": details of the public port (see `make`)
 
 
+RANGES = {
+    "grid": ("2 or 3 cells a side", lambda x: x in (2, 3)),
+    "gray": SHARE,
+    "pool": one_of("cls", "mean"),
+    "compat": one_of("none", "official"),
+}
+
+
 class Jigsaw(nn.Module):
     """Encoder of the whole puzzle and linear classifier of its permutation."""
 
@@ -48,8 +57,8 @@ class Jigsaw(nn.Module):
         """Logits `[B permutations]` float32."""
         style = self.encoder.style
         tokens = self.encoder(views["image"], train)
-        x = heads.pooled(tokens, self.pool, self.encoder)
-        return heads.logits(self.permutations, style, "head")(x)
+        x = outputs.pooled(tokens, self.pool, self.encoder)
+        return outputs.logits(self.permutations, style, "head")(x)
 
 
 def make_views(key, batch, *, normalize, c, table):
@@ -83,9 +92,9 @@ def make_views(key, batch, *, normalize, c, table):
     return {"image": tiles.join_cells(x, c.grid), "label": label}
 
 
-def make_targets(ema, views):
+def make_targets(ema, views, step):
     """Rows of the set of permutations `[B]`."""
-    del ema
+    del ema, step
     return views["label"]
 
 
@@ -113,9 +122,6 @@ def draw(outputs, targets, views, *, grid, table, mean_std):
 
 def check(c, encoder):
     """Raises UserError where the puzzle can't be cut or the answers can't be chosen."""
-    vit.check_choice("config.method.compat", c.compat, ("none", "official"))
-    if c.grid not in (2, 3):
-        raise UserError(f"config.method.grid: {c.grid} is not 2 or 3 cells a side")
     height, width = encoder.size
     unit = c.grid * encoder.patch
     if height != width or height % unit:
@@ -143,8 +149,6 @@ def check(c, encoder):
             f"config.method.permutations: {c.permutations} is not from 2 to {most}, all "
             f"there are of {c.grid**2} tiles"
         )
-    if not 0 <= c.gray <= 1:
-        raise UserError(f"config.method.gray: {c.gray} is not from 0 to 1")
     vit.check_pool(c.pool, encoder.cls)
 
 

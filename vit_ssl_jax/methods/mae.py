@@ -10,6 +10,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vit_ssl_jax.checks import MIN_ONE, SHARE
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
@@ -25,6 +26,14 @@ class Config:
     decoder_depth: int
     decoder_heads: int
     norm_pixels: bool  # standardise every target patch (norm_pix_loss)
+
+
+RANGES = {
+    "mask_ratio": SHARE,
+    "decoder_width": MIN_ONE,
+    "decoder_depth": MIN_ONE,
+    "decoder_heads": MIN_ONE,
+}
 
 
 class MAE(nn.Module):
@@ -51,12 +60,12 @@ def make_views(key, batch, *, normalize, tokens, kept):
     return {"image": normalize(batch["image"]), "keep": keep, "hide": hide}
 
 
-def make_targets(ema, views, *, patch, norm_pixels):
+def make_targets(ema, views, step, *, patch, norm_pixels):
     """Pixels of the hidden patches `[B M P*P*C]`, standardised one by one if asked.
 
     The variance is the unbiased one (n - 1), its epsilon 1e-6.
     """
-    del ema
+    del ema, step
     pixels = patches.take(patches.patchify(views["image"], patch), views["hide"])
     if not norm_pixels:
         return pixels
@@ -92,11 +101,8 @@ def draw(outputs, targets, views, *, grid, patch, mean_std, norm_pixels):
     }
 
 
-def make(c, context):
-    """Closes the functions over a run's numbers."""
-    encoder = context.vit()
-    tokens = encoder.grid[0] * encoder.grid[1]
-    kept = kept_tokens(tokens, c.mask_ratio)
+def check(c, tokens, kept):
+    """Raises UserError where no patch is kept or hidden, or heads don't divide a width."""
     if not 0 < kept < tokens:
         raise UserError(
             f"config.method.mask_ratio: {c.mask_ratio} keeps {kept} of {tokens} "
@@ -107,6 +113,14 @@ def make(c, context):
             f"config.method.decoder_width: {c.decoder_width} must be divisible by 4 "
             f"and by decoder_heads={c.decoder_heads}"
         )
+
+
+def make(c, context):
+    """Closes the functions over a run's numbers."""
+    encoder = context.vit()
+    tokens = encoder.grid[0] * encoder.grid[1]
+    kept = kept_tokens(tokens, c.mask_ratio)
+    check(c, tokens, kept)
     model = MAE(
         encoder=encoder,
         decoder=decoder.Decoder(

@@ -10,12 +10,11 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vit_ssl_jax.checks import SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import layers, vit
 from vit_ssl_jax.ops import blockwise, hog, images, patches
-
-COMPAT = ("none", "slowfast", "mmpretrain")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,13 @@ class Config:
     cell: int  # side of a histogram's cell, pixels
     window: int  # side of the tiled Gaussian that weights votes, pixels; 0: none
     compat: str  # "none": exact, uniform masks; "slowfast", "mmpretrain": theirs
+
+
+RANGES = {
+    "mask_ratio": SHARE,
+    "bins": ("at least 2; published: 9", lambda x: x >= 2),
+    "compat": one_of("none", "slowfast", "mmpretrain"),
+}
 
 
 class MaskFeat(nn.Module):
@@ -61,13 +67,13 @@ def make_views(key, batch, *, normalize, law):
     return {"image": normalize(batch["image"]), "hide": hide}
 
 
-def make_targets(ema, views, *, bins, cell, window, per_side):
+def make_targets(ema, views, step, *, bins, cell, window, per_side):
     """Histograms of all patches, `per_side`^2 cells each, `hog [B N F]` and `hide`.
 
     F is (channel, bin, cell's row, cell's column). Standardising the image before
     changes nothing: a channel's scale goes with the norm, its offset with the gradient.
     """
-    del ema
+    del ema, step
     cells = hog.hog(views["image"], bins=bins, cell=cell, window=window)
     return {"hog": hog.to_patches(cells, per_side), "hide": views["hide"]}
 
@@ -104,8 +110,6 @@ def draw(outputs, targets, views, *, grid, patch, mean_std, bins, cell, per_side
 def check_targets(c, encoder):
     """Raises UserError where the histograms don't fit the patches or the image."""
     size = encoder.size
-    if c.bins < 2:
-        raise UserError(f"config.method.bins: {c.bins} is not at least 2; published: 9")
     if c.cell < 1 or encoder.patch % c.cell:
         raise UserError(
             f"config.method.cell: cells of {c.cell} px don't divide the patch of "
@@ -120,9 +124,6 @@ def check_targets(c, encoder):
 
 def make_law(c, grid):
     """The law of the masks; raises UserError where the grid can't have such masks."""
-    vit.check_choice("config.method.compat", c.compat, COMPAT)
-    if not 0 <= c.mask_ratio <= 1:
-        raise UserError(f"config.method.mask_ratio: {c.mask_ratio} is not from 0 to 1")
     tokens = grid[0] * grid[1]
     law = blockwise.make_law(grid, c.mask_ratio, c.compat)
     where = f"on a grid of {grid[0]}x{grid[1]} patches"

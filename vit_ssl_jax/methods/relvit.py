@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import BELOW_ONE, MIN_ZERO, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.models import initial, layers, outputs, vit
 from vit_ssl_jax.ops import images, jitter, megapatch, patches, relations, tiles
 
 TASKS = ("relations", "distances", "angles", "positions", "labels")
@@ -37,6 +38,12 @@ class Config:
     mega: int  # side of a random grid of mega-patches, 0: the patches as they are
     add_cls: bool  # add the class token's output to those of the patches
     compat: str  # "none": jitter pixels in [0, 1]; "official": standardised ones
+
+
+RANGES = dict.fromkeys(TASKS, MIN_ZERO) | {
+    "smoothing": BELOW_ONE,
+    "compat": one_of("none", "official"),
+}
 
 
 class RelViT(nn.Module):
@@ -60,16 +67,16 @@ class RelViT(nn.Module):
         if self.add_cls:
             tokens = tokens + cls
         style, width = self.encoder.style, self.encoder.width
-        init = layers.torch_uniform(width)
+        init = initial.torch_uniform(width)
         bound = dict(style=style, kernel_init=init, bias_init=init)
         out = {}
         if "relations" in self.tasks:
             count = relations.RELATIONS
-            head = heads.PairScores(count, width // count, style, name="relations")
+            head = outputs.PairScores(count, width // count, style, name="relations")
             out["relations"] = head(tokens)
         for task in ("distances", "angles"):
             if task in self.tasks:
-                head = heads.PairScores(1, width, style, name=task)
+                head = outputs.PairScores(1, width, style, name=task)
                 out[task] = head(tokens)[..., 0]
         if "positions" in self.tasks:
             head = layers.dense(self.num_positions, name="positions", **bound)
@@ -103,19 +110,17 @@ def make_views(key, batch, *, normalize, patch, grid, c):
                 augment_key, cells.reshape(-1, patch, patch, 3)
             )
         image = patches.unpatchify(cells.reshape(*order.shape, -1), patch, grid)
-    views = {
-        "image": image if official else normalize(image),
-        "order": order.astype(jnp.int32),
-    }
+    image = image if official else normalize(image)
+    views = {"image": image, "order": order.astype(jnp.int32)}
     return views | ({"label": batch["label"]} if c.labels else {})
 
 
-def make_targets(ema, views, *, tasks, grid):
+def make_targets(ema, views, step, *, tasks, grid):
     """Labels by task: of pairs `[B N N]`, positions `[B N]`, classes `[B]`.
 
     All but the classes come from the order alone.
     """
-    del ema
+    del ema, step
     order = views["order"]
     targets = {
         "relations": relations.relations(order, grid),
@@ -166,16 +171,9 @@ def draw(outputs, targets, views, *, grid, patch, mean_std):
 
 def check(c, encoder, num_classes):
     """Raises UserError for what can't work."""
-    vit.check_choice("config.method.compat", c.compat, ("none", "official"))
     name = "config.method"
-    weights = {task: getattr(c, task) for task in TASKS}
-    for task, weight in weights.items():
-        if not 0 <= weight < float("inf"):
-            raise UserError(f"{name}.{task}: a weight is at least 0, not {weight}")
-    if not any(weights.values()):
+    if not any(getattr(c, task) for task in TASKS):
         raise UserError(f"{name}.relations: all weights are 0; raise one of them")
-    if not 0 <= c.smoothing < 1:
-        raise UserError(f"{name}.smoothing: {c.smoothing} is not in [0, 1)")
     if c.relations and encoder.width < relations.RELATIONS:
         raise UserError(
             f"{name}.relations: nine heads have no room in a width of {encoder.width}; "
@@ -247,4 +245,5 @@ def make(c, context):
         make_targets=functools.partial(make_targets, tasks=tuple(weights), grid=grid),
         loss_fn=functools.partial(loss_fn, weights=weights, smoothing=c.smoothing),
         draw=functools.partial(draw, mean_std=context.mean_std, **layout),
+        needs_labels=bool(c.labels),
     )

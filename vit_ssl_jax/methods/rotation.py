@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, vit
+from vit_ssl_jax.models import outputs, vit
 from vit_ssl_jax.ops import images
 
 
@@ -25,6 +26,9 @@ class Config:
 
     turns: str  # "all": four turns of every image; "one": a random one, 4x cheaper
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
+
+
+RANGES = {"turns": one_of("all", "one"), "pool": one_of("cls", "mean")}
 
 
 class Rotation(nn.Module):
@@ -39,8 +43,8 @@ class Rotation(nn.Module):
         image, style = views["image"], self.encoder.style
         b, t = image.shape[:2]
         tokens = self.encoder(image.reshape(b * t, *image.shape[2:]), train)
-        x = heads.pooled(tokens, self.pool, self.encoder)
-        x = heads.logits(4, style, "head")(x)
+        x = outputs.pooled(tokens, self.pool, self.encoder)
+        x = outputs.logits(4, style, "head")(x)
         return x.reshape(b, t, 4)
 
 
@@ -70,9 +74,9 @@ def make_views(key, batch, *, normalize, turns):
     return {"image": normalize(turn(batch["image"], label)), "label": label}
 
 
-def make_targets(ema, views):
+def make_targets(ema, views, step):
     """Quarter turns `[B T]`."""
-    del ema
+    del ema, step
     return views["label"]
 
 
@@ -101,7 +105,6 @@ def draw(outputs, targets, views, *, mean_std):
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
-    vit.check_choice("config.method.turns", c.turns, ("all", "one"))
     encoder = context.vit(final_norm=c.pool == "cls")
     vit.check_pool(c.pool, encoder.cls)
     height, width = encoder.size

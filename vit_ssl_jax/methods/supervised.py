@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import chex
 import flax.linen as nn
@@ -9,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax.checks import BELOW_ONE, MIN_ZERO, SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import heads, layers, vit
+from vit_ssl_jax.models import layers, outputs, vit
 from vit_ssl_jax.ops import images, mixing
 
 
@@ -34,15 +36,18 @@ class Config:
 
 
 RANGES = {
-    "label_smoothing": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "pool": one_of("cls", "mean"),
+    "loss": one_of("softmax", "sigmoid"),
+    "label_smoothing": BELOW_ONE,
     "representation": ("at least 0", lambda x: x >= 0),
-    "head_std": ("at least 0", lambda x: x >= 0),
-    "ema": ("at least 0 and below 1", lambda x: 0 <= x < 1),
-    "mixup": ("at least 0", lambda x: x >= 0),
-    "cutmix": ("at least 0", lambda x: x >= 0),
-    "mix_prob": ("from 0 to 1", lambda x: 0 <= x <= 1),
-    "mix_switch": ("from 0 to 1", lambda x: 0 <= x <= 1),
-    "erase": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "head_bias": ("a finite number", math.isfinite),
+    "head_std": MIN_ZERO,
+    "ema": BELOW_ONE,
+    "mixup": MIN_ZERO,
+    "cutmix": MIN_ZERO,
+    "mix_prob": SHARE,
+    "mix_switch": SHARE,
+    "erase": SHARE,
 }
 
 
@@ -61,20 +66,16 @@ class Supervised(nn.Module):
         """Logits `[B classes]` float32."""
         style = self.encoder.style
         tokens = self.encoder(views["image"], train)
-        x = heads.pooled(tokens, self.pool, self.encoder)
+        x = outputs.pooled(tokens, self.pool, self.encoder)
         if self.representation:
             x = nn.tanh(layers.dense(self.representation, style, "representation")(x))
-        return heads.logits(
+        return outputs.logits(
             self.num_classes,
             style,
             "head",
             kernel_init=nn.initializers.normal(self.head_std),
             bias_init=nn.initializers.constant(self.head_bias),
         )(x)
-
-    def logits(self, image):
-        """Of standardised images `[B H W C]`, for evaluation."""
-        return self({"image": image}, False)
 
 
 def make_views(key, batch, *, normalize, augment):
@@ -105,12 +106,12 @@ def augment(key, image, *, config):
     return image, jnp.ones(len(image), jnp.float32)
 
 
-def make_targets(ema, views, *, num_classes, label_smoothing):
+def make_targets(ema, views, step, *, num_classes, label_smoothing):
     """Soft labels `[B classes]`: `share` on the label and the rest on the partner's.
 
     Smoothed by `(1 - s) y + s / classes`.
     """
-    del ema
+    del ema, step
     classes = jnp.eye(num_classes, dtype=jnp.float32)
     share = views["share"][:, None]
     soft = share * classes[views["label"]] + (1.0 - share) * classes[views["partner"]]
@@ -150,11 +151,6 @@ def update_ema(ema, params, targets, step, *, decay):
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
-    vit.check_choice("config.method.loss", c.loss, ("softmax", "sigmoid"))
-    for name, (wanted, fits) in RANGES.items():
-        value = getattr(c, name)
-        if not fits(value):
-            raise UserError(f"config.method.{name}: {value!r} is not {wanted}")
     encoder = context.vit(final_norm=c.pool == "cls")
     vit.check_pool(c.pool, encoder.cls)
     if context.num_classes < 2:
@@ -166,16 +162,18 @@ def make(c, context):
         init_ema=lambda params: params,
         update_ema=functools.partial(update_ema, decay=c.ema),
         encoder=lambda params, ema: ema["encoder"],
+        averages=True,
+    )
+    model = Supervised(
+        encoder=encoder,
+        pool=c.pool,
+        num_classes=context.num_classes,
+        representation=c.representation,
+        head_bias=c.head_bias,
+        head_std=c.head_std,
     )
     return Method(
-        model=Supervised(
-            encoder=encoder,
-            pool=c.pool,
-            num_classes=context.num_classes,
-            representation=c.representation,
-            head_bias=c.head_bias,
-            head_std=c.head_std,
-        ),
+        model=model,
         make_views=functools.partial(
             make_views,
             normalize=context.normalize,
@@ -188,5 +186,9 @@ def make(c, context):
         ),
         loss_fn=functools.partial(loss_fn, loss=c.loss),
         draw=functools.partial(draw, mean_std=context.mean_std),
+        logits=lambda params, image: model.apply(
+            {"params": params}, {"image": image}, False
+        ),
+        needs_labels=True,
         **(averaged if c.ema else {}),
     )

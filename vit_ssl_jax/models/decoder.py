@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import attention, layers
 from vit_ssl_jax.ops import posemb
 
 
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         self.head = layers.dense(self.features, self.style, "head")
 
     def __call__(self, context, context_ids, ids, train, valid=None):
-        """`[B K(+1) D], [B K], [B M] -> [B M features]` float32.
+        """Predicts tokens: `[B K(+1) D], [B K], [B M] -> [B M features]` float32.
 
         `valid [B K+M]` says which context tokens and queries are real.
         """
@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         x = jnp.concatenate(
             [self.embed(context) + places, self.mask_token + table[ids]], axis=1
         )
-        if valid is not None and self.cls:
-            valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+        if self.cls:
+            valid = attention.with_class_token(valid)
         x, collected = self.blocks(partition.pin_batch(x), train, valid, collect)
         return self.norm(x), collected

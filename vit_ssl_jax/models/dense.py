@@ -3,6 +3,7 @@
 B batch, N tokens, C contracted axes, F features; C and F may be several axes.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -29,9 +30,10 @@ def is_low(dtype):
 
 
 class Dense(nn.Module):
-    """`[B N C] -> [B N F]` in `dtype`; parameters `kernel [C F]`, `bias [F]` float32.
+    """Dense layer `[B N C] -> [B N F]` in `dtype`; `kernel [C F]`, `bias [F]` float32.
 
-    They are drawn as if C and F were single axes.
+    They are drawn as if C and F were single axes. `apart`: along the first of F, a tuple
+    of arrays, each of a product of its own where that is at least as fast.
     """
 
     features: tuple
@@ -39,6 +41,7 @@ class Dense(nn.Module):
     dtype: str
     kernel_init: Callable
     bias_init: Callable
+    apart: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -51,10 +54,22 @@ class Dense(nn.Module):
         kernel = self.param("kernel", flat, shape)
         bias = self.param("bias", self.bias_init, self.features)
         if is_low(self.dtype):
-            return keep(affine(x, kernel, bias))
+            out = keep(affine(x, kernel, bias))
+            first = out.ndim - len(self.features)
+            return tuple(jnp.moveaxis(out, first, 0)) if self.apart else out
         x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
-        out = jnp.tensordot(x, kernel, self.axes)
-        return out + jnp.broadcast_to(bias, out.shape)
+
+        if self.apart:
+            kernels = jnp.moveaxis(kernel, self.axes, 0)
+            pairs = zip(kernels, bias, strict=True)
+            return tuple(product(x, *pair, self.axes) for pair in pairs)
+        return product(x, kernel, bias, self.axes)
+
+
+def product(x, kernel, bias, axes):
+    """Product and bias: `[B N C], [C F], [F] -> [B N F]`; `axes`: how many C are."""
+    out = jnp.tensordot(x, kernel, axes)
+    return out + jnp.broadcast_to(bias, out.shape)
 
 
 def gelu(x, style):
@@ -72,7 +87,7 @@ def gelu(x, style):
 
 @jax.custom_vjp
 def affine(x, kernel, bias):
-    """`[B N C], [C F], [F] -> [B N F]` in bfloat16, with sums in float32.
+    """Product and bias `[B N C], [C F], [F] -> [B N F]` in bfloat16, sums in float32.
 
     The gradients of `kernel` and `bias` are not rounded.
     """
@@ -98,7 +113,7 @@ def _backward(saved, grad):
 
 
 def _weight_gradient(x, grad, rows):
-    """`[B N C], [B N F] -> [C F]`.
+    """Gradient of a kernel: `[B N C], [B N F] -> [C F]`.
 
     XLA transposes the first factor of such a product, so that is the smaller one. The
     barrier keeps it from exchanging them.
@@ -118,7 +133,7 @@ def _product(a, b, axes):
 
 @jax.custom_jvp
 def keep(x):
-    """`x` itself, in bfloat16, kept for the backward pass where `POLICY` holds.
+    """Returns `x`, in bfloat16, kept for the backward pass where `POLICY` holds.
 
     As integers its bits are left alone on the way there.
     """
@@ -129,3 +144,29 @@ def keep(x):
 @keep.defjvp
 def _keep_tangent(primals, tangents):
     return keep.fun(*primals), *tangents  # not `keep`: POLICY doesn't look inside
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def wide_einsum(axes, a, b):
+    """Does `jnp.einsum` of two arrays of one dtype with float32 results, not rounded.
+
+    Its gradients are matmuls of that dtype, too: what jax derives is a float32 matmul on
+    GPUs. Every axis is in two of the three.
+    """
+    return jnp.einsum(axes, a, b, preferred_element_type=jnp.float32)
+
+
+def _wide_forward(axes, a, b):
+    return wide_einsum(axes, a, b), (a, b)
+
+
+def _wide_backward(axes, saved, grad):
+    (a, b), (inputs, out) = saved, axes.split("->")
+    left, right = inputs.split(",")
+    grad = grad.astype(a.dtype)
+    d_a = wide_einsum(f"{out},{right}->{left}", grad, b)
+    d_b = wide_einsum(f"{left},{out}->{right}", a, grad)
+    return d_a.astype(a.dtype), d_b.astype(b.dtype)
+
+
+wide_einsum.defvjp(_wide_forward, _wide_backward)

@@ -4,7 +4,6 @@ B batch, N tokens, D width, A heads, E head width, L layers.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -12,64 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import fused
-from vit_ssl_jax.models.attention import attend
+from vit_ssl_jax.models import attention
 from vit_ssl_jax.models.dense import POLICY, Dense, gelu, is_low
-
-
-def torch_uniform(fan_in):
-    """torch's default for linear and convolution: U(-1, 1) / sqrt(fan_in), with bias."""
-    bound = 1.0 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-    )
-
-
-_XAVIER, _NORMAL = nn.initializers.xavier_uniform(), nn.initializers.normal(0.02)
-_ZERO = nn.initializers.zeros
-
-
-def _unit(width):
-    """big_vision's learned positions: N(0, 1 / sqrt(D))."""
-    return nn.initializers.normal(width**-0.5)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Init:
-    """Initialisers of one family; the defaults are timm's, which most others changed.
-
-    Truncation at +-2 absolute is no truncation at std 0.02, so `normal` it is.
-    """
-
-    dense: Callable = _NORMAL
-    bias: Callable = _ZERO  # of attention
-    mlp_bias: Callable = _ZERO
-    norm_bias: Callable = _ZERO  # of the blocks' LayerNorms
-    patch: Callable = torch_uniform  # made from the fan-in, as is the next
-    patch_bias: Callable = torch_uniform
-    token: Callable = _NORMAL  # class and mask token
-    posemb: Callable = lambda width: _NORMAL  # made from the width
-    head: Callable = _NORMAL  # kernel of a classifier or prediction head
-
-
-_OFFSET = nn.initializers.constant(0.02)
-INITS = {
-    "timm": Init(),
-    "mae": Init(dense=_XAVIER, patch=lambda fan_in: _XAVIER, head=_XAVIER),
-    "ijepa": Init(patch=lambda fan_in: _NORMAL, patch_bias=lambda fan_in: _ZERO),
-    "slowfast": Init(  # every bias of the backbone is 0.02, but not the convolution's
-        patch=lambda fan_in: _NORMAL, bias=_OFFSET, mlp_bias=_OFFSET, norm_bias=_OFFSET
-    ),
-    "big_vision": Init(
-        dense=_XAVIER,
-        mlp_bias=nn.initializers.normal(1e-6),
-        patch=lambda fan_in: nn.initializers.lecun_normal(),
-        patch_bias=lambda fan_in: _ZERO,
-        token=_ZERO,
-        posemb=_unit,
-        head=_ZERO,
-    ),
-}
+from vit_ssl_jax.models.fused import blocks as fused
+from vit_ssl_jax.models.initial import INITS
 
 REMAT = {
     "none": None,
@@ -77,10 +22,13 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+# Blocks and attention: fused where the device, dtype and shapes allow it; never; or only so.
+KERNELS = ("auto", "plain", "fused")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Style:
-    """What all blocks of a model share."""
+    """Settings that all blocks of a model share."""
 
     dtype: str  # of matmuls and their activations: "bfloat16" or "float32"
     norm_eps: float  # LayerNorm epsilon
@@ -88,14 +36,15 @@ class Style:
     init: str  # a row of INITS
     remat: str  # a row of REMAT
     unroll: int  # blocks per iteration of the scan
+    kernels: str = "auto"  # one of KERNELS
 
     @property
     def initial(self):
-        """Initialisers."""
+        """The initialisers that `init` names."""
         return INITS[self.init]
 
 
-def norm(style, name, bias_init=_ZERO):
+def norm(style, name, bias_init=nn.initializers.zeros):
     """LayerNorm over D: statistics in float32, two passes, output in float32."""
     return nn.LayerNorm(
         epsilon=style.norm_eps,
@@ -106,20 +55,30 @@ def norm(style, name, bias_init=_ZERO):
     )
 
 
-def dense(features, style, name, kernel_init=None, bias_init=_ZERO, axes=1):
-    """Dense layer from the last `axes` axes to `features`, in the style's dtype."""
+def dense(
+    features,
+    style,
+    name,
+    kernel_init=None,
+    bias_init=nn.initializers.zeros,
+    *,
+    axes=1,
+    apart=False,
+):
+    """Makes a `Dense` from the last `axes` axes to `features`, in the style's dtype."""
     return Dense(
         features if isinstance(features, tuple) else (features,),
         axes,
         style.dtype,
         kernel_init or style.initial.dense,
         bias_init,
+        apart,
         name=name,
     )
 
 
 def whole(x):
-    """What `collect` is where the residual stream itself is wanted: `[B N D]`."""
+    """Identity: the `collect` that keeps the residual stream itself, `[B N D]`."""
     return x
 
 
@@ -128,14 +87,19 @@ class Attention(nn.Module):
 
     heads: int
     style: Style
+    flash: bool = False  # by cuDNN
 
     @nn.compact
     def __call__(self, x, valid=None):
-        """Tokens where `valid [B N]` is False are never attended to."""
+        """Attends; `valid` as in `attention.attend`."""
         width, style, bias = x.shape[-1], self.style, self.style.initial.bias
         shape = (3, self.heads, width // self.heads)
-        qkv = dense(shape, style, "qkv", bias_init=bias)(x)
-        return dense(width, style, "out", bias_init=bias, axes=2)(attend(qkv, valid))
+        qkv = dense(shape, style, "qkv", bias_init=bias, apart=self.flash)(x)
+        if self.flash:
+            out = attention.by_cudnn(*qkv, valid)
+        else:
+            out = attention.attend(qkv, valid)
+        return dense(width, style, "out", bias_init=bias, axes=2)(out)
 
 
 class MLP(nn.Module):
@@ -166,14 +130,15 @@ class Block(nn.Module):
     train: bool
     collect: Callable | None  # of the residual stream [B N D]
     dropout: float = 0.0
+    flash: bool = False  # attention by cuDNN
 
     @nn.compact
     def __call__(self, x, rate, valid):
-        """`[B N D], drop-path rate, [B N] or None -> x, collect(x) or None`."""
+        """Runs the block: `[B N D], drop-path rate, valid -> x, collect(x) or None`."""
         style, bias = self.style, self.style.initial.norm_bias
         x = partition.pin_batch(x)
         y = norm(style, "norm1", bias)(x)
-        y = Attention(self.heads, style, name="attn")(y, valid)
+        y = Attention(self.heads, style, self.flash, name="attn")(y, valid)
         x = x + self._drop(y, rate)
         y = norm(style, "norm2", bias)(x)
         y = MLP(self.hidden, style, self.dropout, name="mlp")(y, self.train)
@@ -206,15 +171,23 @@ class Blocks(nn.Module):
 
     @nn.compact
     def __call__(self, x, train, valid=None, collect=None):
-        """`[B N D] -> [B N D], collected`: `collect` of each block's output, `[L ...]`.
+        """Runs blocks: `[B N D] -> [B N D], [L ...]`, `collect` of each block's output.
 
-        Block i drops its branches with probability `droppath * i / (L - 1)`.
+        `valid` as in `attention.attend`. Block i drops its branches with probability
+        `droppath * i / (L - 1)`.
         """
         fast = fused.choose(self, x.shape)
         if fast and not collect and not self.is_initializing():
             block = self.variables["params"]["block"]
             noise = fused.draw_noise(self, len(x), train)
-            return fused.run(block, x.astype(jnp.float32), valid, noise, fast), None
+            valid = attention.as_mask(valid, x.shape[1])
+            return fused.apply(block, x.astype(jnp.float32), valid, noise, fast), None
+        flash, seen = attention.choose_flash(self, x.shape), collect
+        if flash:
+            # Pinned on both sides, or the partitioner exchanges whole streams there.
+            x, valid, restore = attention.arrange(partition.pin_batch(x), valid)
+            x = partition.pin_batch(x)
+            seen = collect and (lambda x: collect(restore(x)))
         block, policy = Block, REMAT[self.style.remat]
         if is_low(self.style.dtype) and self.style.remat != "full":
             policy = POLICY
@@ -236,8 +209,10 @@ class Blocks(nn.Module):
             self.hidden,
             self.style,
             train,
-            collect,
-            self.dropout,
+            collect=seen,
+            dropout=self.dropout,
+            flash=flash,
             name="block",
         )
-        return blocks(x.astype(jnp.float32), rates, valid)
+        x, collected = blocks(x.astype(jnp.float32), rates, valid)
+        return (partition.pin_batch(restore(x)) if flash else x), collected

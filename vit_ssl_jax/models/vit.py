@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers, readouts
+from vit_ssl_jax.errors import UserError, check_choice
+from vit_ssl_jax.models import attention, layers, readouts
 from vit_ssl_jax.models.dropout import drop
 from vit_ssl_jax.ops import patches, posemb
 
@@ -53,12 +53,6 @@ def decode_variant(variant):
             f"config.vit.variant: {variant!r}: {heads} heads must divide width {width}"
         )
     return dict(depth=depth, width=width, hidden=hidden, heads=heads, patch=int(patch))
-
-
-def check_choice(name, value, choices):
-    """Raises UserError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise UserError(f"{name}: {value!r} is not one of {', '.join(choices)}")
 
 
 class ViT(nn.Module):
@@ -110,7 +104,7 @@ class ViT(nn.Module):
             self.norm = layers.norm(self.style, "norm")
 
     def __call__(self, image, train, collect=None):
-        """`[B H W C] -> [B N(+1) D]`; `collect` as in `encode`."""
+        """Encodes images: `[B H W C] -> [B N(+1) D]`; `collect` as in `encode`."""
         return self.encode(self.place(self.embed(image)), train, collect=collect)
 
     def readout(self, image):
@@ -169,9 +163,9 @@ class ViT(nn.Module):
     def encode(self, tokens, train, valid=None, collect=None):
         """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
 
-        `valid [B K]`: a token that isn't valid is never attended to; its own output is
-        meaningless. With `collect`, a function of the residual stream `[B K(+1) D]`,
-        also what it makes of every block's output, `[L ...]`.
+        `valid`: bool `[B K]`, or int32 `[B]`, so many of the first. Others are never
+        attended to, their own outputs are meaningless. With `collect`, a function of the
+        residual stream `[B K(+1) D]`, also what it makes of every block's, `[L ...]`.
         """
         if self.cls:
             token = self.cls_token
@@ -179,8 +173,7 @@ class ViT(nn.Module):
                 token = token + self.table[:, :1]
             token = jnp.broadcast_to(token, (len(tokens), 1, self.width))
             tokens = jnp.concatenate([token, tokens], axis=1)
-            if valid is not None:
-                valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+            valid = attention.with_class_token(valid)
         if train and self.dropout:
             tokens = drop(tokens, self.make_rng("dropout"), self.dropout)
         x, collected = self.blocks(tokens, train, valid, collect)
@@ -219,11 +212,12 @@ def make_vit(config, size, *, final_norm=True):
 
 
 def make_style(config):
-    """`layers.Style` from `config.vit`, every choice checked."""
+    """Makes a `layers.Style` from `config.vit`, every choice checked."""
     check_choice("config.vit.dtype", config.dtype, ("bfloat16", "float32"))
     check_choice("config.vit.gelu", config.gelu, ("exact", "tanh"))
     check_choice("config.vit.init", config.init, layers.INITS)
     check_choice("config.vit.remat", config.remat, layers.REMAT)
+    check_choice("config.vit.kernels", config.kernels, layers.KERNELS)
     if config.unroll < 1:
         raise UserError(f"config.vit.unroll: {config.unroll} is not at least 1")
     fields = layers.Style.__dataclass_fields__
@@ -231,8 +225,7 @@ def make_style(config):
 
 
 def check_pool(how, cls):
-    """Raises UserError where a method can't pool that way."""
-    check_choice("config.method.pool", how, ("cls", "mean"))
+    """Raises UserError where a method pools a class token that isn't there."""
     if how == "cls" and not cls:
         raise UserError(
             "config.method.pool: 'cls' needs a class token; set config.vit.cls=True "

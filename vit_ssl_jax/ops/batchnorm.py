@@ -14,7 +14,7 @@ def batch_norm(x, eps):
 
 
 def standardize(x, mean, variance, eps):
-    """By given statistics: `[B F], [F], [F] -> [B F]`."""
+    """Standardises by given statistics: `[B F], [F], [F] -> [B F]`."""
     return (x - mean[None]) / jnp.sqrt(variance + eps)[None]
 
 

@@ -22,8 +22,9 @@ ENDLESS = 10_000  # the same where the published loop has no end
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Law:
-    """How masks are drawn. A try aims at an area and an aspect ratio (height / width).
+    """The law by which masks are drawn.
 
+    A try aims at an area and an aspect ratio (height / width).
     area ~ U(minimum, what is missing), the bounds exchanged where less is missing; the
     block is `round(sqrt(area ratio))` by `round(sqrt(area / ratio))`, and is taken if it
     is smaller than the grid in both directions, hides something new, and not too much.

@@ -116,5 +116,5 @@ def _blend(image, other, factor):
 
 
 def _expand(factor):
-    """`[M] -> [M 1 1 1]`."""
+    """Adds the axes of an image: `[M] -> [M 1 1 1]`."""
     return factor[:, None, None, None]

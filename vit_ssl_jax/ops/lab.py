@@ -22,9 +22,9 @@ SPACING = 10.0  # of the bins, Lab units
 
 
 def rgb_to_lab(rgb, xp=jnp):
-    """sRGB in [0, 1] to L in [0, 100] and a, b in about [-110, 100]: `[... 3]`.
+    """Converts sRGB in [0, 1] to L in [0, 100], a and b in about [-110, 100].
 
-    `xp` is the library that computes: jax.numpy or numpy.
+    Both are `[... 3]`; `xp` is the library that computes: jax.numpy or numpy.
     """
     rgb = xp.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = (_mix(row, rgb) for row in _XYZ / _WHITE[:, None])

@@ -12,7 +12,7 @@ RELATIONS = 9  # up-left, up, up-right, left, itself, right, down-left, down, do
 
 
 def relations(order, grid):
-    """Where patch i lies relative to patch j: `[B N] -> [B N N]` int32 in 0..8.
+    """Directions from patch j to patch i: `[B N] -> [B N N]` int32 in 0..8.
 
     `3 (sign(r_i - r_j) + 1) + sign(c_i - c_j) + 1`: only directions count, so all
     patches above and left of j are class 0, however far. The patch itself is class 4.

@@ -1,8 +1,8 @@
 """python -m vit_ssl_jax.plan --config=configs/NAME.py [--topology=v5e:4x8] [--json=OUT]
 
-What the run would take on that TPU slice, or on the devices at hand: memory, cycles,
-communication, hours. With `--search --global_batch=N --budget=SECONDS` the fastest way
-to run it that fits.
+What the run would take on that TPU slice or those GPUs (`h100:8`), or on the devices at
+hand: memory, time, communication. With `--search --global_batch=N --budget=SECONDS` the
+fastest way to run it that fits.
 """
 
 import json
@@ -11,10 +11,9 @@ import sys
 import jax
 from absl import flags
 
-from vit_ssl_jax import command
-from vit_ssl_jax import plan as planning
+from vit_ssl_jax import arguments, command
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.plan import report, search
+from vit_ssl_jax.plan import plan, report, search
 
 SEARCH = flags.DEFINE_bool("search", False, "Look for the fastest plan that fits.")
 BATCH = flags.DEFINE_integer(
@@ -25,9 +24,9 @@ BUDGET = flags.DEFINE_float(
 )
 
 
-def run(config, topology, json_path):
-    """The command: prints the plan; status 1 where it doesn't fit."""
-    out = command.json_file(json_path)
+def execute(config, topology, json_path):
+    """Runs the command: prints the plan; status 1 where it doesn't fit."""
+    out = arguments.json_file(json_path)
     if "tasks" in config:
         raise UserError(
             f"--config: {config.recipe} judges checkpoints; plan takes what trains"
@@ -40,25 +39,25 @@ def run(config, topology, json_path):
     if topology not in ("", "devices"):
         jax.config.update("jax_platforms", "cpu")  # a slice needs no device at hand
     if SEARCH.value:
-        found = search.search(
+        result = search.search(
             config, topology, BATCH.value or config.batch_size, BUDGET.value
         )
-        text = search.describe(found)
+        text = search.describe(result)
     else:
-        found = planning.plan(config, topology)
-        text = report.describe(found)
+        result = plan(config, topology)
+        text = report.describe(result)
     if out:
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n")
     print(text)
-    if not found["fits"]:
+    if not result["fits"]:
         sys.exit(f"error: {config.recipe} doesn't fit on {topology or 'the devices'}")
 
 
 if __name__ == "__main__":
     command.start(
-        lambda config, topology, json: run(config, topology, json),
+        lambda config, topology, json: execute(config, topology, json),
         optional=("topology", "json"),
         config="Recipe, configs/NAME.py.",
-        topology="TPU slice, e.g. v5e:4x8 or 2*v5e:4x4; else the devices at hand.",
+        topology="TPU slice (v5e:4x8, 2*v5e:4x4) or GPUs (h100:8); else those at hand.",
         json="File for the same figures.",
     )

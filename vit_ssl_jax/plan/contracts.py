@@ -1,13 +1,13 @@
-"""What every compiled train step must keep to, read from its optimised HLO."""
+"""Contracts that every compiled train step must keep, read from its optimised HLO."""
 
 import collections
 import math
 import re
 
-from vit_ssl_jax.plan import buffers, hlo
-from vit_ssl_jax.plan.parts import MATMULS
+from vit_ssl_jax.plan.program import buffers, hlo
+from vit_ssl_jax.plan.program.parts import CUBLAS, MATMULS
 
-GATHERS = {"all-gather", "all-gather-start", "all-to-all", "ragged-all-to-all"}
+GATHERS = {"all-gather", "all-to-all", "ragged-all-to-all"}
 HOST_OPCODES = {"infeed", "outfeed"}
 HOST_TARGETS = re.compile(r"callback|MoveToHost|MoveToDevice|PinToHost", re.IGNORECASE)
 BETWEEN_SLICES = "_xla_megascale_"  # collectives of slices, by way of their hosts
@@ -27,10 +27,10 @@ def violations(hlo_text, *, dtype, slices=1):
     (`config.vit.dtype`).
     """
     module = hlo.parse(hlo_text)
-    found = gathered_activations(module, slices) + host_transfers(module)
+    breaches = gathered_activations(module, slices) + host_transfers(module)
     if dtype == "bfloat16":
-        found += float32_matmuls(module)
-    return found + copied_state(module)
+        breaches += float32_matmuls(module)
+    return breaches + copied_state(module)
 
 
 def gathered_activations(module, slices=1):
@@ -40,9 +40,9 @@ def gathered_activations(module, slices=1):
     gathers is an activation, which other chips hold for other images. Shards are known
     by their sizes in any order, for layouts and casts come in between, and those of a
     layer that are sent together by how many values they have; so is what ends the sum
-    of a layer's gradients between slices, which is a scatter, a sum and a gather. Small is one
-    vector an image, as pooled features and logits are: for the gradient of a head,
-    gathering these moves less than reducing it.
+    of a layer's gradients between slices, which is a scatter, a sum and a gather. Small
+    is one vector an image, as pooled features and logits are: for the gradient of a
+    head, gathering these moves less than reducing it.
     """
     shards, small = parameter_shards(module), vector_elements(module)
     packed, gradients = layer_elements(module)
@@ -53,11 +53,12 @@ def gathered_activations(module, slices=1):
             for i in range(len(shard))
         )
         shards |= {sizes_of((*shard, slices)) for shard in shards} | {*longer}
-    found = []
+    breaches = []
     for items in module.computations.values():
         types = {item.name: item.arrays for item in items}
         for item in items:
-            if item.opcode not in GATHERS:
+            kind = item.opcode.removesuffix("-start")
+            if kind not in GATHERS:
                 continue
             gathered = {math.prod(array.shape) for array in item.arrays}
             if slices > 1 and gathered & gradients:
@@ -71,14 +72,13 @@ def gathered_activations(module, slices=1):
                 and math.prod(array.shape) > small
             ]
             if others:
-                kind = item.opcode.removesuffix("-start")
                 arrays = ", ".join(map(str, others))
-                found.append(f"{kind} of {arrays}, no parameter: {place(item)}")
-    return found
+                breaches.append(f"{kind} of {arrays}, no parameter: {place(item)}")
+    return breaches
 
 
 def parameter_shards(module):
-    """What a chip holds of the state's sharded arrays and of a layer of each: sizes."""
+    """Sizes of a chip's shards of the state's arrays, and of a layer of each: a set."""
     shards = set()
     for item in module.computations[module.entry]:
         replicated = "sharding={replicated}" in item.attributes
@@ -94,11 +94,11 @@ def parameter_shards(module):
 
 
 def layer_elements(module):
-    """How many values a layer has, of each stack: a chip's shards, and all parameters."""
+    """Numbers of values of a layer of each stack: sets, of a chip and of all chips."""
     shards, wholes = collections.Counter(), collections.Counter()
     for item in module.computations[module.entry]:
-        stack, found, _ = item.source.rpartition("block")
-        if is_input(item) and found and "params" in stack:
+        stack, block, _ = item.source.rpartition("block")
+        if is_input(item) and block and "params" in stack:
             ways, values = ways_split(item), math.prod(item.arrays[0].shape[1:])
             shards[stack] += values if ways > 1 else 0
             wholes[stack] += values * ways
@@ -106,7 +106,7 @@ def layer_elements(module):
 
 
 def ways_split(item):
-    """Over how many chips an input is split; 1 where every chip has it whole."""
+    """Number of chips that an input is split over; 1 where every chip has it whole."""
     tiles = re.search(r"sharding=\{devices=\[([\d,]+)\]([^}]*)", item.attributes)
     if not tiles:
         return 1
@@ -133,7 +133,7 @@ def is_input(item):
 
 
 def sizes_of(shape):
-    """`(1, 32, 3, 2) -> (2, 3, 32)`: what reordering axes of an array doesn't change."""
+    """Sizes of axes in any order, without ones: `(1, 32, 3, 2) -> (2, 3, 32)`."""
     return tuple(sorted(size for size in shape if size != 1))
 
 
@@ -142,22 +142,25 @@ def float32_matmuls(module):
 
     One of float32 with bfloat16 is none: the compiler folds casts into matmuls.
     """
-    found = []
+    breaches = []
     for items in module.computations.values():
         types = {item.name: item.arrays for item in items}
         for item in items:
             if item.target == hlo.KERNEL:
-                from vit_ssl_jax.plan import kernels  # parses with the TPU's dialect
+                from vit_ssl_jax.plan.kernel_cost import (
+                    cost,  # parses with the TPU's dialect
+                )
 
-                for arrays in KERNEL_MATMUL.findall(kernels.module_text(item)):
-                    found.append(f"float32 matmul of {arrays}: {place(item)}")
-            if item.opcode not in MATMULS or FLOAT32_SCOPES.search(item.source):
+                for arrays in KERNEL_MATMUL.findall(cost.module_text(item)):
+                    breaches.append(f"float32 matmul of {arrays}: {place(item)}")
+            multiplies = item.opcode in MATMULS or CUBLAS.search(item.target)
+            if not multiplies or FLOAT32_SCOPES.search(item.source):
                 continue
-            operands = [array for name in item.inputs for array in types[name]]
+            operands = [array for name in item.inputs[:2] for array in types[name]]
             if all(array.dtype == "f32" for array in operands):
                 arrays = " x ".join(map(str, operands))
-                found.append(f"float32 matmul of {arrays}: {place(item)}")
-    return found
+                breaches.append(f"float32 matmul of {arrays}: {place(item)}")
+    return breaches
 
 
 def host_transfers(module):
@@ -165,18 +168,18 @@ def host_transfers(module):
 
     What slices exchange over their hosts' network is a collective, not a transfer.
     """
-    found = []
+    breaches = []
     for items in module.computations.values():
         for item in items:
             sends = item.opcode in ("send", "recv")
             sends = sends and "is_host_transfer=true" in item.attributes
             sends = sends and BETWEEN_SLICES not in item.attributes
-            there = any(array.space == HOST_SPACE for array in item.arrays)
+            on_host = any(array.space == HOST_SPACE for array in item.arrays)
             calls = HOST_TARGETS.search(item.target)
-            if item.opcode in HOST_OPCODES or sends or there or calls:
-                what = item.target or item.opcode
-                found.append(f"host transfer by {what}: {place(item)}")
-    return found
+            if item.opcode in HOST_OPCODES or sends or on_host or calls:
+                name = item.target or item.opcode
+                breaches.append(f"host transfer by {name}: {place(item)}")
+    return breaches
 
 
 def copied_state(module):
@@ -185,5 +188,5 @@ def copied_state(module):
 
 
 def place(item):
-    """Where an instruction is, and what it came from."""
+    """Says which instruction it is, and what it came from."""
     return f"{item.name} ({item.source})" if item.source else item.name

@@ -1,7 +1,7 @@
 """python -m vit_ssl_jax.plan.matrix --out=DIR [--budget=SECONDS] [--only=mae_vitb,v5e]
 
-Which recipe fits which slice: nine methods x ViT-B, L and H x five slices, one JSON a
-cell and a table of them. What is there already isn't compiled again, so the same command
+Which recipe fits where: nine methods x ViT-B, L and H x five TPU slices and two hosts with
+GPUs, one JSON a cell and a table of them. What is there already isn't compiled again, so the same command
 goes on where it stopped.
 """
 
@@ -14,11 +14,13 @@ import sys
 import tempfile
 import time
 
-from vit_ssl_jax import command, methods, workdir
+from vit_ssl_jax import command, methods
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan.report import GIB
+from vit_ssl_jax.workdir.folder import replace
 
 SLICES = ("v4:2x2x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x4", "v6e:4x4")
+SLICES += ("h100:8", "a100-80:8")
 SIZES = ("b", "l", "h")
 # Tried in turn until one fits: the recipe as it is, its state and batch spread, and that
 # with activations computed anew and micro-batches.
@@ -36,7 +38,7 @@ LADDER = (
 
 LEGEND = (
     "Memory of a chip, model FLOPs as a share of its peak, images a second of the slice: "
-    "estimates. The recipe as it is, or with F: config.mesh.fsdp over all chips, R: "
+    "estimates, of GPUs a bound from above for the speed. The recipe as it is, or with F: config.mesh.fsdp over all chips, R: "
     "config.vit.remat=full, A: config.accum=4. `no`: not even with all three."
 )
 # Of a cell whose plan failed, too; see `plan.plan`.
@@ -70,17 +72,17 @@ def fill(out, budget, only=(), say=print):
         if time.perf_counter() - start >= budget:
             say("the budget is used up; the same command goes on")
             break
-        found = measure(recipe, topology)
-        if found is None:
+        figures = measure(recipe, topology)
+        if figures is None:
             say(f"{recipe} {topology}: killed, for want of memory perhaps; not kept")
             continue
-        workdir.replace(file, json.dumps(found, indent=2) + "\n")
-        say(f"{recipe} {topology}: {cell(found)}")
+        replace(file, json.dumps(figures, indent=2) + "\n")
+        say(f"{recipe} {topology}: {cell(figures)}")
     (out / "table.md").write_text(table(out) + "\n")
 
 
 def cell_file(out, recipe, topology):
-    """Where a cell is kept."""
+    """The file of a cell."""
     return out / f"{recipe}-{topology.replace(':', '_')}.json"
 
 
@@ -105,13 +107,13 @@ def measure(recipe, topology):
     """
     tried = []
     for changes in LADDER:
-        found = plan_apart(recipe, topology, changes)
-        if found is None:
+        figures = plan_apart(recipe, topology, changes)
+        if figures is None:
             return None
-        tried.append(dict(overrides=changes, total_bytes=found["total_bytes"]))
-        if found["fits"] or "error" in found:  # less memory mends no error
+        tried.append(dict(overrides=changes, total_bytes=figures["total_bytes"]))
+        if figures["fits"] or "error" in figures:  # less memory mends no error
             break
-    return found | dict(overrides=list(changes), tried=tried)
+    return figures | dict(overrides=list(changes), tried=tried)
 
 
 def plan_apart(recipe, topology, changes):
@@ -140,21 +142,24 @@ def plan_apart(recipe, topology, changes):
     return nothing | dict(error=lines[-1].removeprefix("error: "))
 
 
-def cell(found):
+def cell(figures):
     """A cell in few words, see LEGEND."""
-    if "error" in found:
-        return f"error: {found['error'][:80]}".replace("|", "/")
-    how = ["", " F", " FR", " FRA"][len(found["tried"]) - 1]
-    size = f"{found['total_bytes'] / GIB:.1f} of {found['hbm_bytes'] / GIB:.1f} GiB"
-    if not found["fits"]:
+    if "error" in figures:
+        return f"error: {figures['error'][:80]}".replace("|", "/")
+    how = ["", " F", " FR", " FRA"][len(figures["tried"]) - 1]
+    size = f"{figures['total_bytes'] / GIB:.1f} of {figures['hbm_bytes'] / GIB:.1f} GiB"
+    if not figures["fits"]:
         return f"no: {size}"
-    speed = f"{found['peak_fraction']:.2f}, {found['images_per_second']:.0f}/s"
+    speed = f"{figures['peak_fraction']:.2f}, {figures['images_per_second']:.0f}/s"
     return f"{size}, {speed}{how}"
 
 
 def table(out):
     """Markdown: a row a recipe, a column a slice, of the cells that are there."""
-    lines = ["| recipe | " + " | ".join(SLICES) + " |", "|---" * 6 + "|"]
+    lines = [
+        "| recipe | " + " | ".join(SLICES) + " |",
+        "|---" * (len(SLICES) + 1) + "|",
+    ]
     for recipe in dict.fromkeys(recipe for recipe, _ in cells()):
         row = []
         for topology in SLICES:
@@ -164,7 +169,7 @@ def table(out):
     return "\n".join([*lines, "", LEGEND])
 
 
-def run(out, budget, only):
+def execute(out, budget, only):
     """The command."""
     try:
         seconds = float(budget or 3600)
@@ -180,7 +185,7 @@ def run(out, budget, only):
 
 if __name__ == "__main__":
     command.start(
-        run,
+        execute,
         optional=("budget", "only"),
         out="Folder for one JSON a cell and table.md.",
         budget="Seconds after which no further cell is begun; else 3600.",

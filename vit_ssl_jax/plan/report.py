@@ -4,10 +4,10 @@ GIB = 2**30
 SHOWN = 24  # collectives
 
 
-def describe(found):
+def describe(figures):
     """The whole text of what `plan.plan` returns."""
-    sections = (head, memory, largest, communication, cycles, kernels, speed)
-    return "\n\n".join(filter(None, ("\n".join(part(found)) for part in sections)))
+    sections = (head, memory, largest, communication, cycles, bounds, kernels, speed)
+    return "\n\n".join(filter(None, ("\n".join(part(figures)) for part in sections)))
 
 
 def size(count):
@@ -15,21 +15,21 @@ def size(count):
     return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / 2**20:.3f} MiB"
 
 
-def head(found):
+def head(figures):
     """What was compiled, for what."""
-    mesh = " ".join(f"{axis}={size}" for axis, size in found["mesh"].items())
+    mesh = " ".join(f"{axis}={size}" for axis, size in figures["mesh"].items())
     yield (
-        f"{found['recipe']} on {found['topology']}: {found['chips']} chip(s), "
-        f"{found['device']}, mesh {mesh}"
+        f"{figures['recipe']} on {figures['topology']}: {figures['chips']} chip(s), "
+        f"{figures['device']}, mesh {mesh}"
     )
     yield (
-        f"batch {found['batch_size']} ({found['batch_size'] / found['devices']:g} a "
-        f"device), accum {found['accum']}, remat {found['remat']}; compiled in "
-        f"{found['compile_seconds']:.1f} s"
+        f"batch {figures['batch_size']} ({figures['batch_size'] / figures['devices']:g} a "
+        f"device), accum {figures['accum']}, remat {figures['remat']}; compiled in "
+        f"{figures['compile_seconds']:.1f} s"
     )
 
 
-def memory(found):
+def memory(figures):
     """Bytes of a chip, and the verdict."""
     yield "memory per device"
     for key, name in (
@@ -37,25 +37,25 @@ def memory(found):
         ("temp_bytes", "temporaries"),
         ("output_bytes", "outputs not aliased"),
         ("total_bytes", "sum"),
-        ("hbm_bytes", "HBM"),
+        ("hbm_bytes", "RAM" if figures["device"] == "cpu" else "HBM"),
     ):
-        if found[key] is not None:
-            yield f"  {name:<26}{size(found[key]):>14}"
-    if found["code_bytes"]:
-        yield f"  {'(code, not in the sum)':<26}{size(found['code_bytes']):>14}"
-    yield verdict(found)
-    if found["refusal"]:
-        yield f"the compiler says: {found['refusal']}"
-    if found["violations"]:
+        if figures[key] is not None:
+            yield f"  {name:<26}{size(figures[key]):>14}"
+    if figures["code_bytes"]:
+        yield f"  {'(code, not in the sum)':<26}{size(figures['code_bytes']):>14}"
+    yield verdict(figures)
+    if figures["refusal"]:
+        yield f"the compiler says: {figures['refusal']}"
+    if figures["violations"]:
         yield "CONTRACTS BROKEN (plan/contracts.py):"
-        yield from (f"  {line}" for line in found["violations"])
-    elif found["violations"] is not None:
+        yield from (f"  {line}" for line in figures["violations"])
+    elif figures["violations"] is not None:
         yield (
             "contracts kept: no activation gathered, no float32 matmul in bfloat16, no "
             "host transfer"
         )
-    if found["not_donated"] is not None:
-        kept = found["not_donated"]
+    if figures["not_donated"] is not None:
+        kept = figures["not_donated"]
         yield (
             f"donation: NOT overwritten in place: {', '.join(kept)}"
             if kept
@@ -63,50 +63,49 @@ def memory(found):
         )
 
 
-def verdict(found):
+def verdict(figures):
     """One line: fits or not, and how much is free, or what would help."""
-    if found["hbm_bytes"] is None:
+    if figures["hbm_bytes"] is None:
         return "verdict: the device doesn't say how much memory it has"
-    free = 1 - found["total_bytes"] / found["hbm_bytes"]
-    if found["fits"]:
+    free = 1 - figures["total_bytes"] / figures["hbm_bytes"]
+    if figures["fits"]:
         return f"verdict: fits, {100 * free:.1f} % free"
     return (
-        f"verdict: DOESN'T FIT, {found['total_bytes'] / found['hbm_bytes']:.2f} times "
-        f"what there is. What helps: {'; '.join(remedies(found))}"
+        f"verdict: DOESN'T FIT, {figures['total_bytes'] / figures['hbm_bytes']:.2f} times "
+        f"what there is. What helps: {'; '.join(remedies(figures))}"
     )
 
 
-def remedies(found):
+def remedies(figures):
     """What to change so that a plan needs less memory, the most useful first."""
-    mesh, each = found["mesh"], found["batch_size"] / found["devices"]
-    heavy_state = found["argument_bytes"] > found["hbm_bytes"] / 3
-    shard = []
-    if found["leanest_fsdp"] > mesh["fsdp"]:
-        shard = [f"--config.mesh.fsdp={found['leanest_fsdp']} shards the parameters"]
-    work = []
-    if found["remat"] != "full":
-        work.append("--config.vit.remat=full computes activations anew")
-    if each / found["accum"] >= 2:
-        work.append(f"--config.accum={2 * found['accum']} halves the micro-batch")
-    return [*(shard + work if heavy_state else work + shard), "more chips"]
+    mesh, advice = figures["mesh"], figures["advice"]
+    more = []
+    if figures["leanest_fsdp"] > mesh["fsdp"]:
+        more = [f"--config.mesh.fsdp={figures['leanest_fsdp']} shards the parameters"]
+    if figures["remat"] != "full":
+        more.append("--config.vit.remat=full computes activations anew")
+    if advice:
+        would = f"{advice['flags']} would take {size(advice['bytes'])}, {advice['how']}"
+        more = [would, *(x for x in more if x.split("=")[0] not in advice["flags"])]
+    return [*more, "more memory" if figures["device"] == "cpu" else "more chips"]
 
 
-def largest(found):
+def largest(figures):
     """The largest arrays by name."""
     for temp, title in (
         (False, "largest arguments"),
         (True, "largest temporaries (not all alive at once)"),
     ):
-        rows = [row for row in found["largest"] if row["temp"] == temp]
+        rows = [row for row in figures["largest"] if row["temp"] == temp]
         if rows:
             yield title
         for row in rows:
             yield f"  {size(row['bytes']):>12}  {row['array']:<28} {row['name']}"
 
 
-def communication(found):
+def communication(figures):
     """Collectives, and what they would cost."""
-    rows = found["collectives"]
+    rows = figures["collectives"]
     if rows is None:
         return
     yield "collectives a step" if rows else "collectives: none"
@@ -121,8 +120,15 @@ def communication(found):
     if len(rows) > SHOWN:
         rest = sum(row["bytes"] * row["count"] for row in rows[SHOWN:])
         yield f"  and {len(rows) - SHOWN} more, {rest / 1e6:.3f} MB together"
-    if found["communication"]:
-        total = found["communication"]
+    total = figures["communication"]
+    if figures["roofline"] and rows:
+        yield (
+            f"  a card sends {total['wire_bytes'] / 1e6:.1f} MB a step: "
+            f"{1e3 * total['seconds']:.3f} ms at its links' rate, of which "
+            f"{1e3 * total['exposed_seconds']:.3f} ms not behind computation: "
+            f"{100 * total['exposed_share']:.1f} % of the step"
+        )
+    elif total and not figures["roofline"]:
         yield (
             f"  a chip sends {total['wire_bytes'] / 1e6:.1f} MB a step; at one ring's "
             f"bandwidth {total['cycles']} cycles, {total['exposed_cycles']} of them not "
@@ -130,42 +136,61 @@ def communication(found):
         )
 
 
-def cycles(found):
+def cycles(figures):
     """FLOPs and cycles an image, by part."""
-    yield f"model FLOPs an image: {found['model_flops_per_image'] / 1e9:.3f} G"
-    if found["valid_share"] is not None:
-        yield f"valid / computed tokens: {found['valid_share']:.3f}"
-    total = found["cycles_per_image"]
+    yield f"model FLOPs an image: {figures['model_flops_per_image'] / 1e9:.3f} G"
+    total = figures["cycles_per_image"]
     if total is None:
         return
     yield f"estimated cycles of a chip an image: {total:.0f}"
-    for part, value in found["parts"].items():
+    for part, value in figures["parts"].items():
         yield f"  {part:<18}{value:12.0f}{100 * value / total:7.1f} %"
     yield (
-        f"estimated share of peak: {found['peak_fraction']:.3f} (model FLOPs over "
+        f"estimated share of peak: {figures['peak_fraction']:.3f} (model FLOPs over "
         "cycles x peak a cycle)"
     )
-    if found["uncosted"]:
+    if figures["uncosted"]:
         parts = [
             f"{name} ({row['times']}, {row['bytes'] / 1e6:.0f} MB)"
-            for name, row in list(found["uncosted"].items())[:8]
+            for name, row in list(figures["uncosted"].items())[:8]
         ]
         yield f"without an estimate, so not counted: {', '.join(parts)}"
-    if found["unknown_loops"]:
-        yield f"loops of unknown length, counted once: {', '.join(found['unknown_loops'])}"
+    if figures["unknown_loops"]:
+        yield f"loops of unknown length, counted once: {', '.join(figures['unknown_loops'])}"
 
 
-def kernels(found):
+def bounds(figures):
+    """What the closed form says of a GPU."""
+    total = figures["roofline"]
+    if not total:
+        return
+    seconds = total["compute_seconds"]
+    images = figures["batch_size"] / figures["devices"]
+    yield (
+        f"matmul FLOPs an image, compiled: {total['matmul_flops'] / images / 1e9:.3f} G"
+    )
+    yield (
+        f"closed form, no measurement: {1e3 * seconds:.2f} ms of computing a step "
+        f"(matmuls at peak {1e3 * total['flop_seconds']:.2f} ms, bytes at the memory's "
+        f"rate {1e3 * total['byte_seconds']:.2f} ms, of each instruction the longer), "
+        f"share of peak at most {figures['peak_fraction']:.3f}"
+    )
+    for part, value in total["parts"].items():
+        yield f"  {part:<18}{1e3 * value:9.2f} ms{100 * value / seconds:7.1f} %"
+    yield f"calls: {total['cudnn']} of cuDNN's attention, {total['cublas']} of cuBLAS"
+
+
+def kernels(figures):
     """Custom kernels, which the parts hold already."""
-    if found["kernels"]:
+    if figures["kernels"]:
         yield "custom kernels, in the parts above"
-    for row in found["kernels"]:
-        per_image = row["cycles"] * row["executions"] * found["devices"]
+    for row in figures["kernels"]:
+        per_image = row["cycles"] * row["executions"] * figures["devices"]
         yield (
             f"  {row['name']:<28}{row['part']:<18}{row['executions']:>5} x "
             f"{row['cycles']} cycles ({row['bundles']} bundles, {row['bytes']} bytes, "
             f"{row['grid_steps']} grid steps; {busy(row['units'])}; {row['spills']} "
-            f"spills): {per_image / found['batch_size']:.0f} an image"
+            f"spills): {per_image / figures['batch_size']:.0f} an image"
         )
 
 
@@ -175,11 +200,11 @@ def busy(units):
     return ", ".join(f"{unit} {100 * share:.0f} %" for unit, share in first)
 
 
-def speed(found):
+def speed(figures):
     """What the estimate would mean."""
-    if found["images_per_second"] is not None:
+    if figures["images_per_second"] is not None:
         yield (
-            f"estimate, no measurement: {found['seconds_per_step']:.3f} s a step, "
-            f"{found['images_per_second']:.0f} images/s, {found['epoch_hours']:.3g} h an "
-            f"epoch, {found['run_hours']:.3g} h the run"
+            f"estimate, no measurement: {figures['seconds_per_step']:.3f} s a step, "
+            f"{figures['images_per_second']:.0f} images/s, {figures['epoch_hours']:.3g} h an "
+            f"epoch, {figures['run_hours']:.3g} h the run"
         )

@@ -1,11 +1,11 @@
-"""The fastest way to run a recipe on a slice: mesh, rematerialisation, accumulation."""
+"""The fastest way to run a recipe on a topology: mesh, rematerialisation, accumulation."""
 
 import itertools
 import math
 import time
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.plan import plan, topologies
+from vit_ssl_jax.plan import cards, plan, topologies
 
 # What each choice is expected to cost, so that the likely fastest is compiled first.
 REMAT = {"none": 0.0, "dots": 0.08, "full": 0.33}
@@ -25,7 +25,7 @@ def search(config, topology, batch_size, budget, say=print):
     Raises UserError without a slice, and where nothing can be tried.
     """
     if topology in ("", "devices"):
-        raise UserError("--search: only a TPU slice has estimates: give --topology")
+        raise UserError("--search: only named devices have estimates: give --topology")
     devices, chip = topologies.get_devices(topology, say)
     open_list = candidates(len(devices), batch_size)
     if not open_list:
@@ -66,7 +66,7 @@ def search(config, topology, batch_size, budget, say=print):
 
 
 def rank(row):
-    """Sorts rows that fit: those that break a contract last, then the fastest first."""
+    """Sort key of rows that fit: the fastest first, breakers of contracts last."""
     return bool(row["violations"]), row["seconds_per_step"]
 
 
@@ -91,15 +91,20 @@ def would_fit(rows, batch_size, chip):
         times=times,
         chips=[
             name
-            for name, other in topologies.CHIPS.items()
+            for name, other in alike(chip).items()
             if other.hbm_bytes >= least["total_bytes"]
         ],
     )
 
 
+def alike(chip):
+    """All TPUs for a TPU, all GPUs for a GPU: `{name: Chip or Card}`."""
+    return cards.CARDS if isinstance(chip, cards.Card) else topologies.CHIPS
+
+
 def candidates(devices, batch_size):
     """Choices `{data, fsdp, tensor, remat, accum}`, the likely fastest first."""
-    found = []
+    choices = []
     twos = [2**i for i in range(devices.bit_length()) if devices % 2**i == 0]
     accums = [2**i for i in range(MOST_ACCUM.bit_length())]
     for tensor, remat, accum in itertools.product(twos, REMAT, accums):
@@ -111,12 +116,12 @@ def candidates(devices, batch_size):
         sizes = {1, ways} | {size for size in twos if ways % size == 0}
         for fsdp in sorted(sizes):
             choice = dict(data=ways // fsdp, fsdp=fsdp, tensor=tensor)
-            found.append(choice | dict(remat=remat, accum=accum))
-    return sorted(found, key=expected)
+            choices.append(choice | dict(remat=remat, accum=accum))
+    return sorted(choices, key=expected)
 
 
 def expected(choice):
-    """Sorts choices by what they are expected to cost, then by what they communicate."""
+    """Sort key of choices: what they should cost, then what they communicate."""
     cost = REMAT[choice["remat"]] + TENSOR * math.log2(choice["tensor"])
     cost += ACCUM * math.log2(choice["accum"]) + FSDP * (choice["fsdp"] > 1)
     return cost, choice["fsdp"]
@@ -150,19 +155,19 @@ def is_unlikely(other, row, hbm_bytes):
 
 
 def measure(config, topology, batch_size, choice):
-    """A row of the table: the choice and what its plan says."""
+    """Plans a choice: a row of the table, the choice and what its plan says."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.accum = batch_size, choice["accum"]
     config.vit.remat = choice["remat"]
     config.mesh.update({axis: choice[axis] for axis in ("data", "fsdp", "tensor")})
-    found = plan(config, topology, say=lambda text: None)
+    planned = plan(config, topology, say=lambda text: None)
     keys = ("fits", "violations", "argument_bytes", "temp_bytes", "total_bytes")
     keys += ("cycles_per_image", "peak_fraction")
     keys += ("seconds_per_step", "images_per_second", "compile_seconds")
     exposed = (
-        found["communication"]["exposed_share"] if found["communication"] else None
+        planned["communication"]["exposed_share"] if planned["communication"] else None
     )
-    return choice | {key: found[key] for key in keys} | dict(exposed_share=exposed)
+    return choice | {key: planned[key] for key in keys} | dict(exposed_share=exposed)
 
 
 def overrides(row, batch_size):
@@ -184,8 +189,10 @@ HEAD = (
 def line(row):
     """A row as Markdown."""
     known = ["", "", "", ""]
-    if row["cycles_per_image"] is not None:
-        known = [f"{row['cycles_per_image']:.0f}", f"{row['peak_fraction']:.3f}"]
+    if row["seconds_per_step"] is not None:
+        cycles = row["cycles_per_image"]  # a GPU has none
+        known = ["" if cycles is None else f"{cycles:.0f}"]
+        known += [f"{row['peak_fraction']:.3f}"]
         known += [f"{100 * row['exposed_share']:.1f} %"]
         known += [f"{row['images_per_second']:.0f}"]
     cells = [row[key] for key in ("data", "fsdp", "tensor", "remat", "accum")]
@@ -195,42 +202,45 @@ def line(row):
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def describe(found):
-    """The table, and what to paste or what would help."""
+def describe(result):
+    """Text on what `search` returned: the table, what to paste or what would help."""
     rows = sorted(
-        found["rows"],
+        result["rows"],
         key=lambda row: (
             not row["fits"],
             row["seconds_per_step"] or row["total_bytes"],
         ),
     )
-    text = [f"{found['recipe']} on {found['topology']}, {found['batch_size']} a step"]
+    text = [
+        f"{result['recipe']} on {result['topology']}, {result['batch_size']} a step"
+    ]
     text += [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *map(line, rows)]
-    for error in dict.fromkeys(row["error"] for row in found["refused"]):
-        times = sum(row["error"] == error for row in found["refused"])
+    for error in dict.fromkeys(row["error"] for row in result["refused"]):
+        times = sum(row["error"] == error for row in result["refused"])
         text.append(f"refused, {times} of the candidates: {error.splitlines()[0]}")
-    if found["left"]:
-        text.append(f"{found['left']} candidates weren't compiled within --budget")
-    if found["fits"]:
-        but = ", though it breaks contracts" if found["best"]["violations"] else ""
-        text.append(f"fastest by estimate{but}: {' '.join(found['overrides'])}")
+    if result["left"]:
+        text.append(f"{result['left']} candidates weren't compiled within --budget")
+    if result["fits"]:
+        but = ", though it breaks contracts" if result["best"]["violations"] else ""
+        text.append(f"fastest by estimate{but}: {' '.join(result['overrides'])}")
     else:
         text.append(
-            f"nothing fits: the least was {found['would_fit']['least_bytes'] / 2**30:.2f}"
-            f" of {found['hbm_bytes'] / 2**30:.2f} GiB. What would, by proportion and not "
-            f"compiled: {'; '.join(ways_out(found)) or 'only a smaller model'}"
+            "nothing fits: the least was "
+            f"{result['would_fit']['least_bytes'] / 2**30:.2f} of "
+            f"{result['hbm_bytes'] / 2**30:.2f} GiB. What would, by proportion and not "
+            f"compiled: {'; '.join(ways_out(result)) or 'only a smaller model'}"
         )
     return "\n".join(text)
 
 
-def ways_out(found):
-    """What `would_fit` found, in words."""
-    would = found["would_fit"]
-    if found["left"]:
+def ways_out(result):
+    """Yields what `would_fit` says, in words."""
+    would = result["would_fit"]
+    if result["left"]:
         yield "perhaps what a larger --budget reaches"
     if would["batch_size"]:
         yield f"--global_batch={would['batch_size']}"
     if would["times"]:
-        yield f"a slice of {would['times']} times as many chips"
+        yield f"{would['times']} times as many chips"
     if would["chips"]:
         yield f"as many chips of {', '.join(would['chips'])}"

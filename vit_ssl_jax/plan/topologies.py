@@ -1,4 +1,8 @@
-"""TPU slices by name: their chips' figures, and devices to compile for without a TPU."""
+"""Topologies by name: TPU slices, their chips' figures, and devices to compile for.
+
+None of the devices need be there. Hosts with NVIDIA GPUs are named here, too; what is to
+know of those is in `cards`.
+"""
 
 import dataclasses
 import fnmatch
@@ -11,6 +15,9 @@ from jax.experimental import topologies as jax_topologies
 
 from vit_ssl_jax.command import NO_CLOUD
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.plan import cards
+
+OLDEST_JAX = 0, 9, 2  # whose compilers and their options are known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,22 +133,35 @@ EXAMPLES = {
     "v6e": "v6e:1x1, v6e:2x4, v6e:16x16",
     "tpu7x": "tpu7x:2x2x1",
 }
-NAME = re.compile(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)")
+NAME = re.compile(r"(?:(\d+)\*)?([a-z0-9-]+):(\d+(?:x\d+)*)")
 # No device is held, so several processes may compile at once.
 ENVIRONMENT = NO_CLOUD | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
 
 
 def get_devices(name, say=print):
-    """The devices of a slice, e.g. `v5e:4x8` or `2*v5e:4x4` (two slices), and its Chip.
+    """The devices of a topology and their `Chip`, `cards.Card` or None.
 
-    "devices" or "" are those at hand; their Chip is None unless they are TPUs. A slice's
-    devices compile and never run. Raises UserError where the name isn't one, libtpu is
-    missing or refuses it; a libtpu that isn't jax's own is warned of by `say`.
+    `v5e:4x8` is a slice, `2*v5e:4x4` two; `h100:8` a host with eight cards, `2*h100:8` two
+    hosts. "devices" or "" are those at hand, None where no table has their kind. The others
+    compile and never run. Raises UserError where the name isn't one, the compiler (libtpu,
+    the CUDA plugin) is missing or refuses it; of a libtpu that isn't jax's own `say` warns.
     """
+    if jax.__version_info__ < OLDEST_JAX:
+        raise UserError(
+            f"plan needs jax {'.'.join(map(str, OLDEST_JAX))} or newer, and this is "
+            f"{jax.__version__}: pip install -U jax, or plan on another machine"
+        )
     if name in ("", "devices"):
         devices = jax.devices()
         return devices, chip_of(devices[0].device_kind)
-    slices, chip, layout = parse(name)
+    count, chip, layout = parse(name)
+    if isinstance(chip, cards.Card):
+        return cards.get_devices(chip, count, int(layout)), chip
+    return slice_devices(name, count, chip, layout, say), chip
+
+
+def slice_devices(name, slices, chip, layout, say):
+    """The devices of `slices` slices of `layout`, `AxB[xC]` chips each."""
     check_libtpu(say)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -161,35 +181,48 @@ def get_devices(name, say=print):
             f"--topology: the compiler doesn't know {name}: "
             f"{str(error).splitlines()[0]}; {valid_names()}"
         ) from error
-    return topology.devices, chip
+    return topology.devices
 
 
 def parse(name):
-    """`[SLICES*]CHIP:AxB[xC] -> slices, Chip, "AxB[xC]"`; raises UserError."""
-    found = NAME.fullmatch(name)
-    if not found or found[2] not in CHIPS:
-        raise UserError(f"--topology: {name!r} is no slice; {valid_names()}")
-    chip, layout = CHIPS[found[2]], found[3]
+    """Parses `[N*]NAME:SIZES -> N, Chip or Card, "SIZES"`; raises UserError.
+
+    A slice's sizes are `AxB[xC]`, those of a host one number of cards.
+    """
+    match = NAME.fullmatch(name)
+    kinds = CHIPS | cards.CARDS
+    if not match or match[2] not in kinds:
+        raise UserError(f"--topology: {name!r} is no topology; {valid_names()}")
+    chip, layout = kinds[match[2]], match[3]
     sizes = [int(size) for size in layout.split("x")]
-    if len(sizes) != chip.dimensions or 0 in sizes or found[1] == "0":
+    if len(sizes) != chip.dimensions or 0 in sizes or match[1] == "0":
+        numbers = {1: "one number of cards a host", 2: "2 sizes", 3: "3 sizes"}
         raise UserError(
-            f"--topology: {name!r}: a {chip.name} slice has {chip.dimensions} sizes, "
-            f"each at least 1; {valid_names()}"
+            f"--topology: {name!r}: {chip.name} has {numbers[chip.dimensions]}, at least "
+            f"1; {valid_names()}"
         )
-    return int(found[1] or 1), chip, layout
+    return int(match[1] or 1), chip, layout
+
+
+def options(name, chip):
+    """Options of the compiler for a topology: None but for GPUs that aren't there."""
+    planned = name not in ("", "devices") and isinstance(chip, cards.Card)
+    return cards.OPTIONS if planned else None
 
 
 def valid_names():
-    """For messages: what a slice is called."""
+    """Says for messages what names a topology can have."""
     return (
-        f"valid are {'; '.join(EXAMPLES.values())} and the like (sizes are even), "
-        "2*v5e:4x4 for two slices, and `devices` for those at hand"
+        f"valid are slices of TPUs ({'; '.join(EXAMPLES.values())} and the like, sizes "
+        f"are even; 2*v5e:4x4 are two), cards ({', '.join(cards.CARDS)}, with a number: "
+        "h100:8 is a host with eight, 2*h100:8 two hosts), and `devices` for those at hand"
     )
 
 
 def chip_of(kind):
-    """The Chip of a `device_kind`, None where there is none in the table."""
-    return next((chip for chip in CHIPS.values() if chip.kind == kind), None)
+    """The Chip or Card of a `device_kind`, None where neither table has it."""
+    every = [*CHIPS.values(), *cards.CARDS.values()]
+    return next((chip for chip in every if chip.kind == kind), None)
 
 
 def check_libtpu(say=print):
@@ -212,6 +245,6 @@ def check_libtpu(say=print):
 def wanted_libtpu():
     """The version of libtpu that this jax asks for, e.g. "0.0.42.*"; "": any."""
     for line in importlib.metadata.requires("jax") or ():
-        if found := re.match(r"libtpu\s*==\s*([\w.*]+)", line):
-            return found[1]
+        if match := re.match(r"libtpu\s*==\s*([\w.*]+)", line):
+            return match[1]
     return ""

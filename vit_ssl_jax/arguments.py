@@ -1,0 +1,94 @@
+"""Values of flags and configs that are checked before jax is loaded."""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from vit_ssl_jax.errors import UserError
+
+PLACEHOLDERS = ("PRETRAINED", "UPSTREAM")  # of `init_from` in recipes that need one
+
+
+def json_file(path):
+    """The file of `--json=PATH`, or None; raises UserError if it can't be written."""
+    if not path:
+        return None
+    out = pathlib.Path(path)
+    new = not out.exists()
+    try:
+        out.open("a").close()
+        if new:
+            out.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--json: {path} can't be written ({error.strerror}); name a file in a folder"
+        ) from None
+    return out
+
+
+def check_out(path, forms):
+    """The file of `--out=PATH`; raises UserError where its form or folder can't be."""
+    out = pathlib.Path(path).expanduser()
+    if out.suffix not in forms:
+        raise UserError(f"--out={path}: end it with {' or '.join(forms)}")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out={path}: there is no folder {out.absolute().parent}")
+    return out
+
+
+def is_missing(path):
+    """Whether a folder isn't there; of one in a store (gs://) jax's part asks later."""
+    return "://" not in str(path) and not pathlib.Path(path).expanduser().is_dir()
+
+
+def check_images(path):
+    """Raises UserError where the folder of `--images=PATH` isn't there."""
+    if is_missing(path):
+        raise UserError(f"--images={path}: there is no such folder")
+
+
+def check_checkpoint(path):
+    """Raises UserError where a run's workdir, or its checkpoints/STEP, isn't there."""
+    if is_missing(path):
+        raise UserError(
+            f"there is no checkpoint under {path}, for there is no such folder; give the "
+            "--workdir of a run that has saved one, or one of its checkpoints/STEP"
+        )
+
+
+def check_training(config: ConfigDict) -> None:
+    """Raises UserError for the config of an evaluation, or a start that isn't given."""
+    if "tasks" in config:
+        raise UserError(
+            f"{config.recipe} is an evaluation, which trains nothing: python -m "
+            f"vit_ssl_jax.evaluate --config=... --checkpoint=RUN; recipes to train are "
+            "all others of configs/"
+        )
+    start = config.get("init_from", "")
+    if start in PLACEHOLDERS:
+        raise UserError(
+            f"config.init_from: {config.recipe} starts from a trained encoder; give "
+            "--config.init_from=WORKDIR, the workdir of the run that trained it"
+        )
+    if start and is_missing(start):
+        raise UserError(
+            f"config.init_from: there is no checkpoint under {start}, for there is no "
+            "such folder; give the workdir of a run"
+        )
+
+
+def check_evaluation(config: ConfigDict) -> None:
+    """Raises UserError for a config that is no evaluation's."""
+    if "tasks" not in config:
+        raise UserError(
+            f"{config.get('recipe', 'this config')} is a recipe to train; `evaluate` takes "
+            "--config=configs/eval_NAME.py or configs/probe_NAME.py, and the run as "
+            "--checkpoint=WORKDIR"
+        )
+
+
+def whole_number(name, text, least):
+    """The number of a flag; raises UserError for anything else."""
+    if not text.removeprefix("-").isdecimal() or int(text) < least:
+        raise UserError(f"--{name}={text}: give a whole number of at least {least}")
+    return int(text)

@@ -1,0 +1,56 @@
+"""Stopping on request: SIGTERM (preemption) and Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import threading
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Stopped(Exception):
+    """Raised where work ends because a signal asked to stop."""
+
+
+@contextlib.contextmanager
+def stop_on_signal():
+    """Yields a list that SIGTERM or Ctrl-C fills; a second signal interrupts at once.
+
+    Outside the main thread (a notebook's worker) signals stay as they are. With several
+    processes the list stays empty: jax hears SIGTERM, and `stop_now` what it tells all.
+    """
+    stop_requested, alone = [], jax.process_count() == 1
+
+    def handler(number, frame):
+        del frame
+        if stop_requested:
+            raise KeyboardInterrupt
+        stop_requested.append(number)
+
+    def pass_on(number, frame):
+        signal.signal(number, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler}
+    if not alone:
+        handlers = {signal.SIGINT: pass_on}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    before = {s: signal.signal(s, handlers[s]) for s in handlers}
+    try:
+        yield stop_requested
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def stop_now(stop_requested, step):
+    """Whether to stop before `step`; of several processes all are told the same.
+
+    `stop_requested` is from `stop_on_signal`. To be called at every step on every
+    process.
+    """
+    if jax.process_count() == 1:
+        return bool(stop_requested)
+    return multihost_utils.reached_preemption_sync_point(step)

@@ -1,0 +1,192 @@
+"""A trained encoder in one line: `vit_ssl_jax.load(run)`, then `encode(images)`."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vit_ssl_jax import command, finished, partition
+from vit_ssl_jax.data import from_python
+from vit_ssl_jax.data.source import Source
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.models import vit
+from vit_ssl_jax.ops import images as pixels
+
+POOLS = ("mean", "cls", "patches")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """The ViT that a run trained.
+
+    config: the run's. params: of the ViT, a tree of arrays. module: the linen module.
+    normalize: image in [0, 1] -> as the ViT takes it. checkpoint: the folder it is from.
+    """
+
+    config: ConfigDict
+    params: Any
+    module: vit.ViT
+    normalize: Callable[[jax.Array], jax.Array]
+    checkpoint: Any
+    mesh: jax.sharding.Mesh
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images that it takes, in pixels."""
+        return self.module.size
+
+    def apply(self, params: Any, image: jax.Array) -> jax.Array:
+        """Tokens of images: `[B H W 3]` in [0, 1] -> float32 `[B N(+1) D]`.
+
+        Pure, to be used inside jit and grad; a class token, where there is one, is
+        token 0.
+        """
+        return self.module.apply({"params": params}, self.normalize(image), False)
+
+    def encode(self, images, *, batch_size: int = 64) -> np.ndarray:
+        """One vector an image, the mean of the last block's patches: float32 `[n D]`.
+
+        images: PIL images, paths, uint8 `[h w 3]`, any mix of them in a list; one of
+            them alone; or a batch uint8 `[n h w 3]`. They are resized and cropped as in
+            the run's evaluation.
+
+        Raises UserError for one that can't be read.
+        """
+        return self.features(images, batch_size=batch_size)
+
+    def features(
+        self, images, *, layer: int = 0, pool: str = "mean", batch_size: int = 64
+    ) -> np.ndarray:
+        """Features of any block: float32 `[n D]`, or `[n N D]` for "patches".
+
+        images: as in `encode`. layer: 1 to the ViT's depth; 0 is the last, -1 the one
+        before it. All have passed the final norm. pool: "mean" of the patches, "cls"
+        the class token, "patches" all of them in rows.
+        """
+        source = read_images(images)
+        parts = list(self.batches(source, layer, pool, batch_size))
+        if source.broken:
+            first = min(source.broken)
+            raise UserError(
+                f"{len(source.broken)} of {len(source)} images can't be read, such as "
+                f"{source.where(first)}"
+            )
+        return np.concatenate([rows for _, _, rows in parts])
+
+    def batches(self, source: Source, layer: int, pool: str, batch_size: int):
+        """Features batch by batch, as `finished.run_over` gives them."""
+        layer = self.find_layer(layer, pool)
+        compute = make_pool(self.module, self.normalize, self.mesh, layer, pool)
+        return finished.run_over(
+            source,
+            self.config.data,
+            functools.partial(compute, self.params),
+            size=self.size,
+            mesh=self.mesh,
+            batch_size=batch_size,
+        )
+
+    def find_layer(self, layer: int, pool: str) -> int:
+        """The block that `layer` means, 1 to depth; UserError where there is none."""
+        depth = self.module.depth
+        if not -depth < layer <= depth:
+            raise UserError(
+                f"layer {layer}: this ViT has blocks 1 to {depth}; 0 is the last"
+            )
+        if pool not in POOLS:
+            raise UserError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
+        if pool == "cls" and not self.module.cls:
+            raise UserError("pool 'cls': this ViT has no class token; use 'mean'")
+        return layer if layer > 0 else depth + layer
+
+
+def pool_block(module, params, image, layer: int, pool: str) -> jax.Array:
+    """Features of a block: standardised `[B H W 3]` -> `[B D]`, "patches" `[B N D]`."""
+    variables, cls = {"params": params}, int(module.cls)
+    if pool != "patches":
+        pooled = module.apply(variables, image, method="readout")
+        return pooled[layer - 1, :, 0 if pool == "cls" else -1]
+    if layer == module.depth:
+        return module.apply(variables, image, False)[:, cls:]
+    return module.apply(variables, image, layer, method=block_output)[:, cls:]
+
+
+def block_output(module: vit.ViT, image: jax.Array, layer: int) -> jax.Array:
+    """Tokens after block `layer`, normed: `[B H W C] -> [B N(+1) D]`; a method of ViT."""
+    _, tokens = module(image, False, lambda x: x)
+    return module.norm(tokens[layer - 1]) if module.final_norm else tokens[layer - 1]
+
+
+@functools.lru_cache(4)
+def make_pool(module, normalize, mesh, layer: int, pool: str) -> Callable:
+    """Compiles `pool_block` of uint8 images: `(params, image) -> float32`."""
+
+    def compute(params, image):
+        image = normalize(pixels.to_float(image))
+        return pool_block(module, params, image, layer, pool).astype(jnp.float32)
+
+    return jax.jit(compute, out_shardings=partition.replicated(mesh))
+
+
+def load(run: str | os.PathLike, *, size: tuple[int, int] | None = None) -> Encoder:
+    """Loads the encoder of a run, to get features or to build on.
+
+        encoder = vit_ssl_jax.load("runs/mine")
+        vectors = encoder.encode(["a.jpg", "b.jpg"])    # float32 [2 D]
+
+    run: a workdir (its newest checkpoint), or a `checkpoints/STEP` in it. size:
+    (height, width) of the images, else as it was trained; positions are resampled.
+    Raises UserError where there is no such run.
+    """
+    command.calm_compilers()
+    trained = finished.read_trained(run)
+    mesh = partition.make_mesh(finished.MESH)
+    size = tuple(size or trained.config.data.size)
+    model, state, _ = finished.load_encoder(trained, mesh, size)
+    params = model.encoder_params(state)
+    return Encoder(
+        trained.config, params, model.encoder, model.normalize, trained.folder, mesh
+    )
+
+
+def read_images(images: Any) -> Source:
+    """A source of what `Encoder.encode` takes; raises UserError for anything else."""
+    single = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert")
+    if single or (hasattr(images, "ndim") and images.ndim == 3):
+        images = [images]
+    if not isinstance(images, list | tuple):
+        return from_python.to_source(images, "images", 0)
+    source = from_python.to_source(Opened(images), "images", 0)
+    return dataclasses.replace(source, where=lambda i: describe(images, i))
+
+
+class Opened:
+    """A list of images and paths, these read when it is their turn."""
+
+    def __init__(self, images: Sequence):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, i: int) -> Any:
+        image = self._images[i]
+        if not isinstance(image, str | os.PathLike):
+            return image
+        try:
+            return pathlib.Path(image).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{image} can't be read ({error.strerror})") from None
+
+
+def describe(images: Sequence, i: int) -> str:
+    """What to call image `i` in a message: its path, or its number."""
+    image = images[i]
+    return str(image) if isinstance(image, str | os.PathLike) else f"image {i}"

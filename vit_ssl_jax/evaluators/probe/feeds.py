@@ -1,0 +1,74 @@
+"""Feeds of features to a probe: from the encoder at each step, or an earlier pass."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_ssl_jax import partition
+from vit_ssl_jax.evaluators import features
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Training images of a probe, as features."""
+
+    batches: Callable  # step -> endless batches {label [b], ...} from that step on
+    read: Callable  # (params, batch) -> {readout: float32 [b F]}, inside the step
+    params: Any  # of `read`
+    images: int  # in the split
+
+
+def augmented(config, encoder, params, normalize, batches, images):
+    """The `Feed` of augmented images that go through the encoder.
+
+    `batches(step)` is `data.pipeline.train_batches` with `start_step=step` and
+    `batch_size=config.batch_size`; `images` their number in the split.
+    """
+    read_piece = features.make_reader(encoder, normalize, config.readouts)
+
+    def read(params, batch):
+        image, accum = batch["image"], config.accum
+        # Piece i holds images i, i + accum, ...: each stays on its device.
+        pieces = image.reshape(len(image) // accum, accum, *image.shape[1:])
+        by_piece = jax.lax.map(
+            lambda piece: read_piece(params, partition.pin_batch(piece)),
+            pieces.swapaxes(0, 1),
+        )
+        return jax.tree.map(
+            lambda x: x.swapaxes(0, 1).reshape(len(image), x.shape[-1]), by_piece
+        )
+
+    return Feed(batches, read, params, images)
+
+
+def cached(config, bank):
+    """The `Feed` of kept features: `bank` is `({readout: [M F]}, labels [M])`.
+
+    Every epoch is a shuffle of its own, and batch `step` depends on (seed, step) alone.
+    """
+    kept, labels = bank
+    count, local = len(labels), config.batch_size // jax.process_count()
+
+    @functools.lru_cache(2)
+    def order(epoch):
+        return np.random.default_rng((config.seed, epoch)).permutation(count)
+
+    def rows(number):
+        first = number * config.batch_size + jax.process_index() * local
+        positions = range(first, first + local)
+        return np.array([order(p // count)[p % count] for p in positions])
+
+    def batches(start):
+        for number in itertools.count(start):
+            chosen = rows(number)
+            yield {
+                "features": {r: kept[r][chosen] for r in config.readouts},
+                "label": np.int32(labels[chosen]),
+            }
+
+    return Feed(batches, lambda params, batch: batch["features"], (), count)

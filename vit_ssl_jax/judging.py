@@ -1,0 +1,200 @@
+"""Judges finished encoders: every task of a suite, by every evaluator; for `evaluate`."""
+
+import functools
+import hashlib
+import json
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from vit_ssl_jax import evaluators, finished, partition
+from vit_ssl_jax.data import sources
+from vit_ssl_jax.distributed.signals import Stopped, stop_on_signal
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.evaluators.suite import Suite
+from vit_ssl_jax.results import side_by_side
+from vit_ssl_jax.workdir.folder import open_workdir, replace
+from vit_ssl_jax.xla import cache
+
+SPLITS = ("train", "select", "test")
+PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
+
+
+def judge(config, paths, workdir, say):
+    """Judges the checkpoints at `paths` as `evaluate.evaluate` says."""
+    say(f"{config.recipe}: {', '.join(config.tasks)}")
+    trained = [finished.read_trained(path, config.variant) for path in paths]
+    trained = {one.folder: one for one in trained}
+    for task in config.tasks.values():
+        choose_evaluators(config, task)  # bad values end it before any work
+    tasks = open_tasks(config, say)
+    cache.use_cache()
+    outs = {
+        folder: open_workdir(workdir or folder.parent.parent) / "evaluations"
+        for folder in trained
+    }
+    by_checkpoint = {}
+    with stop_on_signal() as stop_requested:
+        for folder in trained:
+            outs[folder].mkdir(exist_ok=True)
+            say(f"checkpoint {folder}")
+            file = outs[folder] / f"{name_of(config, folder)}.json"
+            try:
+                results = run_tasks(
+                    config, tasks, trained[folder], file, stop_requested, say
+                )
+            except Stopped:
+                say("stopped; the same command goes on with the task it was at")
+                return by_checkpoint
+            by_checkpoint[str(folder)] = results
+    say(side_by_side.table(by_checkpoint))
+    return by_checkpoint
+
+
+def name_of(config, folder):
+    """Name of a file of results: suite, run, step, and a hash of the settings."""
+    text = json.dumps(flat_settings(config), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    suite = config.recipe.replace(":", "_")
+    return f"{suite}-{folder.parent.parent.name}-{folder.name}-{digest}"
+
+
+def flat_settings(config):
+    """What the results depend on, as plain JSON."""
+    settings = json.loads(config.to_json_best_effort())
+    for task in settings["tasks"].values():
+        del task["dir"]
+    return {key: value for key, value in settings.items() if key not in PLACES}
+
+
+def open_tasks(config, say):
+    """The tasks whose data is there; a line says which are not, and why."""
+    tasks, why = {}, ""
+    for name, task in config.tasks.items():
+        try:
+            for split in filter(None, (task[key] for key in SPLITS)):
+                source = open_source(task.set, task.dir, split, label=task.label)
+                if not source.num_classes:
+                    raise UserError(f"{source.name} has no labels")
+        except UserError as error:
+            why = f"config.tasks.{name}: {error}"
+            say(f"task {name} is off: {why}")
+            continue
+        tasks[name] = task
+    if not tasks:
+        raise UserError(f"no task can be evaluated; the last one said: {why}")
+    return tasks
+
+
+def open_source(name, directory, split, **kinds):
+    """As `sources.open_source`; a folder without a test split holds some images out."""
+    held = dict(hold_out=True) if name == "folder" else {}
+    return sources.open_source(name, directory, split, **kinds, **held)
+
+
+def run_tasks(config, tasks, trained, file, stop_requested, say):
+    """Runs all tasks for one checkpoint: `{metric: float}`, written after each of them.
+
+    Tasks that a stopped evaluation has behind it are read from `file`.
+    """
+    folder, content = trained.folder, {}
+    # Tasks of one size share the model, and its compiled forward pass.
+    load = functools.lru_cache(1)(
+        functools.partial(
+            finished.load_encoder, trained, partition.make_mesh(config.mesh)
+        )
+    )
+    if file.exists():
+        content = json.loads(file.read_text())
+    done = {} if content.get("finished", True) else content["tasks"]
+    for name, task in tasks.items():
+        if name not in done:
+            out = epath.Path(file).parent / file.stem / name
+            done[name] = run_task(
+                config,
+                name,
+                task,
+                trained,
+                load,
+                folder=out,
+                stop_requested=stop_requested,
+                say=say,
+            )
+        results = {f"{t}/{key}": v for t in done for key, v in done[t].items()}
+        results |= side_by_side.averages(config, done, results)
+        content = dict(
+            evaluation=config.recipe,
+            recipe=trained.config.recipe,
+            checkpoint=str(folder),
+            step=int(folder.name),
+            finished=len(done) == len(tasks),
+            results=results,
+            tasks=done,
+            settings=flat_settings(config),
+            trained=json.loads(trained.config.to_json_best_effort()),
+        )
+        if jax.process_index() == 0:
+            replace(file, json.dumps(content, indent=2) + "\n")
+    return results
+
+
+def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
+    """Runs all evaluators on a task: `{evaluator/metric: float}`.
+
+    `load` is `finished.load_encoder` of the checkpoint.
+    """
+    size = tuple(task.size or trained.config.data.size)
+    evals, whole = choose_evaluators(config, task)
+    if whole:
+        finished.check_size(trained, size, f"config.tasks.{name}.size")
+        model, state = finished.load_model(trained, partition.make_mesh(config.mesh))
+    else:
+        model, state, lines = load(size)
+        for line in lines[1:]:
+            say(line)
+    data = dict(
+        name=task.set,
+        dir=task.dir,
+        label=task.label,
+        size=size,
+        resize=task.resize or min(size),
+        squash=task.squash,
+        interpolation=task.interpolation,
+        eval_batch_size=config.eval_batch_size,
+    )
+    with_baselines = config.get("baselines", False)  # configs/eval_folder.py has them
+    suite = Suite(
+        ConfigDict(dict(data=data, evals=evals)),
+        model,
+        labelled=True,
+        say=say,
+        folder=folder,
+        stop_requested=stop_requested,
+        open_source=open_source,
+        strict=not with_baselines,
+    )
+    if not suite.names:
+        raise UserError(f"config.tasks.{name}: none of its evaluators can work")
+    metrics = suite.evaluate(state)
+    if with_baselines:
+        metrics |= suite.evaluate_baselines(finished.untrained(model, state))
+    return {key.removeprefix("eval/"): value for key, value in metrics.items()}
+
+
+def choose_evaluators(config, task):
+    """Chooses `(settings by evaluator, whether one wants the whole model)` for a task.
+
+    Each is told the task's splits and metric, as far as it has a use for them. Raises
+    UserError for settings that can't work.
+    """
+    splits = dict(bank=task.train, select=task.select, queries=task.test)
+    task_settings = dict(splits, split=task.test, metric=task.metric)
+    evals, whole = {}, False
+    for name, settings in config.evals.to_dict().items():
+        known = evaluators.keys(name)
+        told = {key: value for key, value in task_settings.items() if key in known}
+        evals[name] = settings | told
+        c = evaluators.read_config(name, evals[name])
+        whole |= evaluators.find(name).wants(c).model
+    return evals, whole

@@ -1,0 +1,1 @@
+"""What a TPU kernel costs, from its machine code."""

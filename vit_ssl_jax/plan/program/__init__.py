@@ -1,0 +1,1 @@
+"""A compiled program, read: instructions, arrays, parts, buffers, collectives."""

@@ -1,0 +1,1 @@
+"""Results of runs in one table, beside what is published."""

@@ -1,0 +1,112 @@
+"""Published results, beside which `results` puts ours: one row a figure, with its source.
+
+A row belongs to a recipe (file of `configs/`, with its argument) and a metric of its
+runs. Where the figure is of a finished encoder, `evaluation` is the recipe of the
+evaluation and `recipe` that of the pre-training. Values are in per cent.
+"""
+
+import dataclasses
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One figure."""
+
+    recipe: str
+    metric: str  # the end of our metric's name
+    value: float
+    std: float | None  # over runs, where it is published
+    source: str
+    evaluation: str = ""
+    note: str = ""  # where the published protocol isn't quite the recipe's
+
+
+MAE = "He et al., 2022, and its repository"
+VIT = "Dosovitskiy et al., 2021"
+ISSUE = "an author of ViT, vision_transformer issue 62"
+IJEPA = "Assran et al., 2023"
+MASKFEAT = "Wei et al., 2022, and SlowFast's model zoo"
+RELVIT = "Camporese et al., 2022 (the authors' slides)"
+LONG = "pre-trained for 1600 epochs"
+
+
+def relvit(name, supervised, supervised_std, finetuned, finetuned_std):
+    """Two rows of RelViT's table: the same network without and with pre-training."""
+    note = "the best epoch on the split that is reported; ours: the last"
+    return [
+        Published(
+            f"relvit_{kind}:{name}", "classify/top1", value, std, RELVIT, note=note
+        )
+        for kind, value, std in (
+            ("supervised", supervised, supervised_std),
+            ("finetune", finetuned, finetuned_std),
+        )
+    ]
+
+
+ROWS = [
+    *relvit("cifar10", 86.09, 0.46, 90.23, 0.09),
+    *relvit("cifar100", 59.19, 0.84, 64.99, 0.46),
+    *relvit("svhn", 96.01, 0.07, 97.14, 0.03),
+    *relvit("tinyimagenet", 43.19, 0.78, 51.98, 0.20),
+    *relvit("flowers102", 42.08, 0.29, 45.78, 0.75),
+    *relvit("imagenet100", 58.04, 0.91, 66.46, 0.45),
+    Published("finetune_vitb:mae", "classify/top1", 83.57, 0.09, MAE, note=LONG),
+    Published("finetune_vitl:mae", "classify/top1", 85.87, 0.08, MAE, note=LONG),
+    Published("finetune_vith", "classify/top1", 86.9, None, MAE, note=LONG),
+    Published(
+        "finetune_vitb:maskfeat", "classify/top1", 84.0, None, MASKFEAT, note=LONG
+    ),
+    Published(
+        "finetune_vitl:maskfeat", "classify/top1", 85.7, None, MASKFEAT, note=LONG
+    ),
+    Published("supervised_vitb:original", "classify/top1", 74.79, None, ISSUE),
+    Published("supervised_vitl:original", "classify/top1", 72.59, None, ISSUE),
+    Published("supervised_vitl:modern", "classify/top1", 82.5, None, MAE),
+    Published("supervised_vitb:modern", "classify/ema/top1", 82.3, None, MAE),
+    Published("supervised_vitl:modern", "classify/ema/top1", 82.6, None, MAE),
+    Published("supervised_vith:modern", "classify/ema/top1", 83.1, None, MAE),
+    Published("mae_vitb", "best/top1", 68.0, None, MAE, "probe_vitb:mae", note=LONG),
+    Published("mae_vitl", "best/top1", 75.8, None, MAE, "probe_vitl:mae", note=LONG),
+    Published("mae_vith", "best/top1", 76.6, None, MAE, "probe_vith:mae", note=LONG),
+    Published("ijepa_vitb", "best/top1", 72.9, None, IJEPA, "probe_vitb:ijepa"),
+    Published("ijepa_vitl", "best/top1", 77.5, None, IJEPA, "probe_vitl:ijepa"),
+    Published("ijepa_vith", "best/top1", 79.3, None, IJEPA, "probe_vith:ijepa"),
+    Published(
+        "ijepa_vith16_448", "best/top1", 81.1, None, IJEPA, "probe_vith:ijepa448"
+    ),
+]
+
+# Transfer from ImageNet-21k at 384 px (Dosovitskiy et al., 2021, table 5).
+TRANSFER = {  # ImageNet, ReaL, CIFAR-10, CIFAR-100, Flowers, Pets
+    "vitb": (83.97, 88.35, 98.95, 91.67, 99.38, 94.43),
+    "vitl": (85.15, 88.40, 99.16, 93.44, 99.61, 94.73),
+    "vith": (85.13, 88.70, 99.27, 93.82, 99.51, 94.82),
+}
+SETS = ("imagenet", "imagenet", "cifar10", "cifar100", "flowers", "pets")
+for _size, _values in TRANSFER.items():
+    for _i, (_set, _value) in enumerate(zip(SETS, _values)):
+        ROWS.append(
+            Published(
+                f"transfer_{_size}:{_set}",
+                "classify_real/top1" if _i == 1 else "classify/top1",
+                _value,
+                None,
+                f"{VIT}, table 5",
+                note="pre-trained with labels on ImageNet-21k",
+            )
+        )
+
+
+def find(recipe, metric, evaluation=""):
+    """The published row of a metric of a recipe's run, None where there is none.
+
+    Older runs call `relvit_PHASE:SET` `relvit_SET_PHASE`.
+    """
+    recipe = re.sub(r"^relvit_([a-z0-9]+)_([a-z]+)$", r"relvit_\2:\1", recipe)
+    for row in ROWS:
+        same = (row.recipe, row.evaluation) == (recipe, evaluation)
+        if same and ("/" + metric).endswith("/" + row.metric):
+            return row
+    return None

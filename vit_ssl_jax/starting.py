@@ -1,0 +1,88 @@
+"""The start of a run: its step compiled and found to fit, then its first state."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from vit_ssl_jax import console, fit
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.pretrained import check_class_token, init_encoder
+from vit_ssl_jax.workdir import checkpoint, restore
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a loop starts with."""
+
+    checkpoints: checkpoint.Checkpoints
+    ready: fit.Ready | None  # the step; None: none is left to do
+    state: Any
+    seconds: float  # of the run before
+    notes: list  # what to say of the state
+
+
+def begin(config, run, probe, workdir):
+    """The `Start` of a run in `workdir`: of its newest whole checkpoint, or afresh.
+
+    The step is compiled before there is an array on the devices. Raises UserError where
+    it doesn't fit, and for a checkpoint of another model or beyond the run's end.
+    """
+    ready = None
+    if config.init_from and not newest_step(workdir):
+        try:
+            check_class_token(config.init_from, run.encoder)
+        except UserError as error:
+            raise UserError(f"config.init_from: {error}") from error
+    if is_unfinished(run, workdir):
+        ready = fit.compile_step(config, run, console.say)
+    with fit.explained(config, run, ready):
+        checkpoints = checkpoint.Checkpoints(workdir, config.keep)
+        state, seconds, notes = first_state(config, run, probe, checkpoints)
+        done = int(jax.block_until_ready(state).step)
+    if done > run.steps:
+        raise UserError(
+            f"{workdir} is at step {done}, beyond the {run.steps} steps of the config; "
+            "raise config.epochs or config.steps, or give a new --workdir"
+        )
+    if done < run.steps and not ready:  # the newest checkpoint is damaged
+        ready = fit.compile_step(config, run, console.say)
+    return Start(checkpoints, ready, state, seconds, notes)
+
+
+def is_unfinished(run, workdir):
+    """Whether steps are left to do, as far as the names of checkpoints tell."""
+    return processes.any_process(newest_step(workdir) < run.steps)
+
+
+def newest_step(workdir):
+    """Step of the newest checkpoint by its name; 0 where there is none."""
+    try:
+        return int(restore.find_folder(workdir).name)
+    except UserError:
+        return 0
+
+
+def first_state(config, run, probe, checkpoints):
+    """The state to start from, the run's seconds before it, and what to say about it.
+
+    A checkpoint without online probes, or with ones that aren't wanted any more, fits.
+    """
+    bare, lines = run.program.state, []
+    likes = [bare.replace(probe=probe.like), bare]
+    if not probe.images:
+        likes.reverse()
+    state, seconds = checkpoints.restore(*likes) or (None, 0.0)
+    resumed = state is not None
+    if not resumed:
+        state = run.program.init(jax.random.key(config.seed))
+        if config.init_from:
+            state, lines = init_encoder(config, run, state)
+    if probe.images and not state.probe:
+        state = state.replace(probe=probe.init())
+        lines += ["online probes: none in the checkpoint, they start here"] * resumed
+    elif state.probe and not probe.images:
+        state = state.replace(probe={})
+        lines.append("online probes: those in the checkpoint are dropped")
+    return state, seconds, lines

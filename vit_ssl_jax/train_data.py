@@ -1,0 +1,213 @@
+"""From a config to a run's training data: no devices, no files of its own."""
+
+import json
+import math
+
+import jax
+import numpy as np
+
+from vit_ssl_jax import evaluators, memory, own
+from vit_ssl_jax.data import augment, card, from_python, layout, pipeline, sources
+from vit_ssl_jax.data import memory as in_memory
+from vit_ssl_jax.data.source import parse_split
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir.folder import replace
+
+
+def make_opener(config, data=None):
+    """What opens the run's data: `sources.open_source`, or `data` from Python.
+
+    `data` is then what the config names: `config.data.name` becomes "given". What
+    config.data says of files is told to the run's own data, not to other sets. Without
+    a test split a folder holds a tenth out where an evaluator asks for one. Raises
+    UserError for data of a form that isn't known, and where it has to be given again.
+    """
+    alpha = config.data.get("alpha", "white")
+    if data is not None:
+        config.data.name, config.data.dir = from_python.NAME, ""
+        return from_python.make_opener(data, config.data.num_classes, alpha)
+    if config.data.name == from_python.NAME:
+        raise UserError(
+            f"config.data.name: {from_python.NAME!r} is data from Python; give it again: "
+            "train(config, workdir, data=...)"
+        )
+    own = config.data.name, config.data.dir
+    reading = dict(alpha=alpha, labels_file=config.data.get("labels_file", ""))
+    if config.data.name == "folder":
+        reading["extra_classes"] = config.data.get("extra_classes", "error")
+        reading["hold_out"] = holds_out(config, reading)
+
+    def open_source(name, directory, split, **kinds):
+        told = reading if (name, directory) == own else {}
+        return sources.open_source(name, directory, split, **kinds, **told)
+
+    return open_source
+
+
+def holds_out(config, reading):
+    """Whether an evaluator that can work asks a folder for a test or validation split.
+
+    `reading` is what `sources.open_source` is told of the folder.
+    """
+    if asks_for_others(config, labelled=False):
+        return True
+    if not (config.data.labels and asks_for_others(config, labelled=True)):
+        return False
+    data = config.data
+    return (
+        sources.open_source(data.name, data.dir, data.split, **reading).num_classes > 0
+    )
+
+
+def asks_for_others(config, *, labelled):
+    """Whether an evaluator that is on takes a test or validation split of the run's data.
+
+    Without `labelled`, one that needs no labels.
+    """
+    for name, settings in config.get("evals", {}).items():
+        if settings.get("every_epochs", 0) < 0 or settings.get("set"):
+            continue
+        c = evaluators.read_config(name, settings)
+        wants = evaluators.find(name).wants(c)
+        if wants.labels and not labelled:
+            continue
+        parts = [p for key in wants.splits for p in getattr(c, key).split("+") if p]
+        names = [parse_split(part.strip())[0] for part in parts]
+        if {"validation", "test"} & set(map(layout.meaning_of, names)):
+            return True
+    return False
+
+
+def open_data(config, open_source=None):
+    """Opens the training data: `(source, lines to say)`.
+
+    Its own counts replace the config's, and a line says so. `open_source` is that of
+    `make_opener`. Raises UserError for what the data lacks, and for an augmentation
+    that can't be.
+    """
+    data = config.data
+    augment.make_augmentation(**augmentation(data))
+    open_source = open_source or make_opener(config)
+    source = open_source(
+        data.name, data.dir, data.split, labels=data.labels, label=data.label
+    )
+    if np.ndim(source.no_label):
+        raise UserError(
+            f"config.data.label: {data.label!r} gives an image a set of classes, and "
+            "training needs one class; name another label"
+        )
+    line = f"data: {data.name}, split {data.split}: {len(source):,} images"
+    if source.num_classes:
+        line += f" in {source.num_classes} classes"
+    else:
+        line += " without labels"
+    if (len(source), source.num_classes) != (data.num_examples, data.num_classes):
+        line += (
+            f" (the config says {data.num_examples:,} in {data.num_classes}; "
+            "the data's own counts are used)"
+        )
+    data.num_examples, data.num_classes = len(source), source.num_classes
+    lines = [line, *(f"data: {note}" for note in source.notes)]
+    lines += choose_own(config)
+    if config.batch_size > len(source):
+        less = own.batch_size(len(source), config.batch_size)
+        raise UserError(
+            f"config.batch_size: {config.batch_size} is more than the {len(source):,} "
+            f"images of {source.name}; --config.batch_size={less} is a value that works"
+        )
+    return source, lines
+
+
+def keep_decoded(config, source):
+    """The source, its images kept once decoded where all fit: `(source, lines)`.
+
+    Only for own images are they shrunk for that, to what the smallest crop needs.
+    """
+    data, side = config.data, 0
+    if "own" in config and data.crop:
+        side = math.ceil(max(data.size) / math.sqrt(data.crop[0]))
+    source, line = in_memory.keep_decoded(source, data.get("cache_gib", 0.0), side)
+    return source, [line] if line else []
+
+
+def choose_own(config):
+    """Fills in what a config of own images leaves open, by the devices at hand."""
+    if "own" not in config:
+        return []
+    device = jax.local_devices()[0]
+    return own.choose(
+        config,
+        config.data.num_examples,
+        own.class_of(device.platform, memory.of_device(device)),
+    )
+
+
+def make_card(config, source):
+    """The data card and lines to say of it; `(None, [])` on all processes but one."""
+    if jax.process_index():
+        return None, []
+    made = card.make_card(source, config.data)
+    return made, card.describe(made)
+
+
+def write_card(made, workdir):
+    """Writes data.json; a line where a run goes on with other images than before."""
+    if made is None:
+        return []
+    file = workdir / "data.json"
+    try:
+        before = json.loads(file.read_text())["fingerprint"] if file.exists() else ""
+    except (KeyError, ValueError):
+        before = ""
+    replace(file, json.dumps(made, indent=2) + "\n")
+    if before in ("", made["fingerprint"]):
+        return []
+    return ["the images: names, sizes or times of files, see data.json"]
+
+
+def augmentation(data):
+    """Picks what `config.data` has done to a training image on the host."""
+    tuples = ("size", "crop", "ratio", "mean")
+    plain = ("pad", "flip", "randaugment", "interpolation", "resize", "squash")
+    return {
+        **{key: tuple(data[key]) for key in tuples},
+        **{key: data[key] for key in (*plain, "train_resize")},
+    }
+
+
+def open_run(config, data=None):
+    """What `make_opener` and `open_data` find: `(open_source, source, lines)`.
+
+    On all processes, or on none: raises UserError where one can't open it.
+    """
+    with processes.together():
+        open_source = make_opener(config, data)
+        return open_source, *open_data(config, open_source)
+
+
+def open_batches(config, source, start, *, needs_labels=False):
+    """This process's training batches from step `start` on.
+
+    Raises UserError for an image without a label where the method needs labels.
+    """
+    batches = pipeline.train_batches(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        shard=(jax.process_index(), jax.process_count()),
+        threads=config.data.threads or None,
+        **augmentation(config.data),
+    )
+    return map(check_labels, batches) if needs_labels else batches
+
+
+def check_labels(batch):
+    """The batch; raises UserError where an image in it has no label."""
+    if (missing := batch["label"] < 0).any():
+        raise UserError(
+            f"image {batch['id'][missing][0]} of config.data.split has no label (-1), "
+            "and the method learns from labels; name a split with labels"
+        )
+    return batch

@@ -1,0 +1,94 @@
+"""The folder of a run: whether it can be written, and the config in it."""
+
+import importlib.metadata
+import json
+import platform
+import uuid
+
+import jax
+from etils import epath
+
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.errors import CLOUD, UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def is_stored(path):
+    """Whether a path is in a store of objects (gs://), which are only written whole."""
+    return "://" in str(path)
+
+
+def find(path):
+    """A folder as an absolute path; one of a store (`gs://...`) is one already.
+
+    Raises UserError for a store that can't be reached.
+    """
+    path = epath.Path(path)
+    if not is_stored(path):
+        return path.absolute()
+    try:
+        path.exists()
+    except Exception as error:
+        raise UserError(f"{path} can't be reached ({error}){CLOUD}") from error
+    return path
+
+
+def open_workdir(path):
+    """Creates the folder and tries to write there.
+
+    Raises UserError if it can't, or if several processes see different folders.
+    """
+    path = epath.Path(path)
+    probe = path / f".write-test-{uuid.uuid4().hex}"
+    with processes.together():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except Exception as error:  # noqa: BLE001 - stores of objects have their own
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise UserError(
+                f"--workdir={path} can't be written ({why}); give a folder that you may "
+                "write to" + CLOUD * is_stored(path)
+            ) from None
+    processes.check_shared(path)
+    return path
+
+
+def write_config(config, path, version):
+    """Writes config.json and versions.json; returns the keys that a resume changed.
+
+    Called only once the checkpoint has been found to fit the config.
+    """
+    new = json.loads(config.to_json_best_effort())
+    file = path / "config.json"
+    try:
+        old = json.loads(file.read_text()) if file.exists() else new
+    except ValueError:
+        old = {"config.json": "(can't be read)"}
+    if jax.process_index() == 0:
+        replace(file, json.dumps(new, indent=2, sort_keys=True) + "\n")
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
+        (path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+    return _differences(old, new)
+
+
+def replace(file, text):
+    """Writes a file whole or not at all: a kill leaves the old one."""
+    if is_stored(file):
+        file.write_text(text)
+        return
+    new = file.parent / f"{file.name}.new"
+    new.write_text(text)
+    new.replace(file)
+
+
+def _differences(old, new, prefix="config"):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{prefix}: {old} -> {new}"]
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        out += _differences(old.get(key), new.get(key), f"{prefix}.{key}")
+    return out

@@ -1,0 +1,162 @@
+"""Metrics written: console, metrics.jsonl, TensorBoard. Process 0 only."""
+
+import contextlib
+import json
+import sys
+import time
+
+import jax
+import tensorboardX
+import tqdm
+from etils import epath
+
+from vit_ssl_jax.workdir.folder import is_stored, replace
+
+AGAIN = 30  # seconds between two writes of a file that can't be appended to
+
+
+class Writer:
+    """Writes a run's metrics; on resume it first drops what lies after the checkpoint."""
+
+    def __init__(self, workdir, *, start, steps):
+        self._on = jax.process_index() == 0
+        self._bar = None
+        if not self._on:
+            return
+        path = epath.Path(workdir) / "metrics.jsonl"
+        self._rows = Rows(path, start)
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=start + 1 if start else None
+        )
+        if sys.stdout.isatty():
+            self._bar = tqdm.tqdm(
+                total=steps,
+                initial=start,
+                unit="step",
+                file=sys.stdout,
+                dynamic_ncols=True,
+            )
+
+    def advance(self):
+        """One step more on the progress bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def write(self, step, metrics):
+        """Appends `{name: float}` of a step to metrics.jsonl and TensorBoard."""
+        if not self._on:
+            return
+        metrics = {k: float(v) for k, v in sorted(metrics.items())}
+        self._rows.append(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    def say(self, text):
+        """Prints a line, above the progress bar where there is one."""
+        if self._on:
+            tqdm.tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def flush(self):
+        """Puts what was written into the workdir."""
+        if self._on:
+            self._rows.flush()
+            self._board.flush()
+
+    def close(self):
+        """Flushes and closes everything."""
+        if not self._on:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        self.flush()
+        self._board.close()
+
+
+class Rows:
+    """The lines of metrics.jsonl, without those after a step and those that are torn.
+
+    A line is there once it is appended; in a store of objects (gs://), which can't
+    append, all are written again, once in a while and by `flush`.
+    """
+
+    def __init__(self, path, step):
+        self._path, self._written = path, time.perf_counter()
+        self._stored = is_stored(path)
+        self._kept = cut_back(path, step)
+
+    def append(self, line):
+        """Adds a line."""
+        if not self._stored:
+            with self._path.open("a") as file:
+                file.write(line)
+            return
+        self._kept.append(line)
+        if time.perf_counter() - self._written > AGAIN:
+            self.flush()
+
+    def flush(self):
+        """Writes what isn't written yet."""
+        if self._stored:
+            replace(self._path, "".join(self._kept))
+            self._written = time.perf_counter()
+
+
+def cut_back(path, step):
+    """Drops the lines of metrics.jsonl after `step`, and torn ones; returns the rest."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_bytes().decode(errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace(path, "".join(kept))
+    return kept
+
+
+def read_rows(file):
+    """The rows of a metrics.jsonl, as dicts; a line torn by a kill is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def read_metrics(workdir, prefix):
+    """The metrics of a workdir whose names start with `prefix`: a dict a line, in order."""
+    rows = read_rows(epath.Path(workdir) / "metrics.jsonl")
+    rows = ({k: v for k, v in row.items() if k.startswith(prefix)} for row in rows)
+    return [row for row in rows if row]
+
+
+class Meter:
+    """Speed since a step, and the share of the time spent waiting for data."""
+
+    def __init__(self, start):
+        self._start, self._begun, self._waited = start, time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
+
+    def seconds(self):
+        """Seconds since the start."""
+        return time.perf_counter() - self._begun
+
+    def read(self, done, batch_size):
+        """Metrics `perf/...` of the steps up to `done`; {} where there is none."""
+        steps, seconds = done - self._start, self.seconds()
+        if not steps:
+            return {}
+        return {
+            "perf/img_per_sec": steps * batch_size / seconds,
+            "perf/step_seconds": seconds / steps,
+            "perf/data_wait_frac": self._waited / seconds,
+        }

@@ -1,0 +1,131 @@
+"""Reads checkpoints of this and of other runs: an encoder, all parameters, a part."""
+
+import contextlib
+
+import jax
+import orbax.checkpoint as ocp
+
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir.folder import find
+
+
+def find_folder(path):
+    """A checkpoint's folder: `path` itself, or the newest one of the workdir `path`.
+
+    Raises UserError where there is none.
+    """
+    path = find(path)
+    if path.parent.name == "checkpoints" and (path / "state").exists():
+        return path
+    root = path / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
+    if not steps:
+        raise UserError(
+            f"there is no checkpoint under {root}; give the --workdir of a run that "
+            "has saved one, or one of its checkpoints/STEP"
+        )
+    return root / str(max(steps))
+
+
+def load_encoder(path, like):
+    """The encoder of another run's newest checkpoint: `(params, folder)`.
+
+    `path` is that run's workdir or a `checkpoints/STEP` in it; `like` the encoder's
+    parameters as ShapeDtypeStructs with the shardings to restore to. Where the run kept
+    a teacher (I-JEPA) or averaged weights, it is theirs. Differences that are fine: a
+    final norm that `like` has no use for, which is left out; and a learned position
+    table that only `like` has, or that is of another grid: it comes in its own shape,
+    whole on every device. Raises UserError for all others, and where nothing can be
+    read. Unlike `restore` it can't check the digest, which is that of the whole state.
+    """
+    folder = find_folder(path)
+
+    def choose(tree):
+        part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
+        saved, wanted = shapes_of(tree[part]["encoder"]), dict(like)
+        table, ours = saved.get("posemb"), wanted.pop("posemb", None)
+        if table and ours:
+            shape = table if table[-1] == ours.shape[-1] else ours.shape
+            whole = ours.sharding.update(spec=jax.sharding.PartitionSpec())
+            wanted["posemb"] = jax.ShapeDtypeStruct(shape, ours.dtype, sharding=whole)
+        unused = {k for k in saved if k.startswith("norm/") and "norm" not in like}
+        saved = {k: v for k, v in saved.items() if k not in unused}
+        if saved != shapes_of(wanted):
+            raise UserError(mismatch(folder, saved, shapes_of(wanted)))
+        return {part: {"encoder": wanted}}
+
+    (part,) = read_part(folder, choose).values()
+    return part["encoder"], folder
+
+
+def load_params(path, params, ema=None):
+    """All parameters of a run's checkpoint and its averages: `(params, ema, folder)`.
+
+    `path` as in `load_encoder`; `params` and `ema` are shapes to restore to, those of
+    the run's `TrainState`. Without `ema` none is read. Raises UserError where the model
+    is another or nothing can be read.
+    """
+    folder, wanted = (
+        find_folder(path),
+        {"params": params} | ({"ema": ema} if ema else {}),
+    )
+
+    def choose(tree):
+        for part, like in wanted.items():
+            if (saved := shapes_of(tree[part] or {})) != shapes_of(like):
+                raise UserError(mismatch(folder, saved, shapes_of(like)))
+        return wanted
+
+    parts = read_part(folder, choose)
+    return parts["params"], parts.get("ema", {}), folder
+
+
+def read_part(folder, choose):
+    """Restores the part of a state that `choose(metadata) -> shapes` asks for."""
+    try:
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+            like = choose(reader.metadata(folder / "state").tree)
+            args = ocp.args.PyTreeRestore(
+                item=like,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+                partial_restore=True,
+            )
+            return reader.restore(folder / "state", args=args)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{folder} can't be read ({first_line(error)}); delete it to take the "
+            "checkpoint before it"
+        ) from error
+
+
+def shapes_of(tree):
+    """Flat `{path: shape}` of arrays, shapes or checkpoint metadata."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    names = (jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+    return {name: tuple(x.shape) for name, (_, x) in zip(names, leaves)}
+
+
+def first_line(error):
+    """The first line of what went wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def mismatch(path, saved, wanted):
+    """One message that lists what is missing (-), extra (+) and of another shape (~)."""
+    lines = [f"  - {k} {wanted[k]}" for k in sorted(wanted.keys() - saved.keys())]
+    lines += [f"  + {k} {saved[k]}" for k in sorted(saved.keys() - wanted.keys())]
+    lines += [
+        f"  ~ {k} {saved[k]}, the config makes {wanted[k]}"
+        for k in sorted(saved.keys() & wanted.keys())
+        if saved[k] != wanted[k]
+    ]
+    shown = lines[:12] + ([f"  ... {len(lines) - 12} more"] if len(lines) > 12 else [])
+    return (
+        f"{path} holds another model than the config describes (- missing there, "
+        "+ only there, ~ another shape):\n" + "\n".join(shown) + "\n"
+        "Give another workdir, or the config that this run was started with "
+        "(config.json beside it)."
+    )

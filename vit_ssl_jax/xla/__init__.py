@@ -1,0 +1,1 @@
+"""XLA: its cache, its options, its count of FLOPs."""
