@@ -352,13 +352,12 @@ def test_no_memory_at_run_time_is_one_line(tmp_path, kind, extra, changes, said)
 
 @pytest.mark.slow
 def test_all_processes_come_to_the_same_verdict(tmp_path):
-    """Of a batch that no machine holds; two processes compile nothing more."""
+    """Of a batch of images that no machine holds; two processes compile nothing more."""
     port = runs.free_port()
     flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    huge = dict(batch_size=1024, data__size="(4096,4096)", vit__variant="2x32x2/256")
     pair = [
-        runs.command(
-            tmp_path, *flags, f"--process_id={i}", devices=2, batch_size=1 << 24
-        )
+        runs.command(tmp_path, *flags, f"--process_id={i}", devices=2, **huge)
         for i in range(2)
     ]
     outputs = [process.communicate(timeout=300)[0] for process in pair]

@@ -23,7 +23,7 @@ def price(tmp_path_factory):
     devices, chip = topologies.get_devices("v5e:1x1", say=lambda text: None)
     sharding = jax.sharding.SingleDeviceSharding(devices[0])
 
-    def cost(function, *shapes, log=None):
+    def estimate(function, *shapes, log=None):
         shapes = [jax.ShapeDtypeStruct(*shape, sharding=sharding) for shape in shapes]
         with jax.default_matmul_precision(None):
             text = jax.jit(function).lower(*shapes).compile().as_text()
@@ -32,7 +32,7 @@ def price(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield cost
+        yield estimate
 
 
 def iterate(times, steps, unrolled=False):
