@@ -53,6 +53,7 @@ setup(
         "pillow>=11",
         "scikit-image>=0.25",
         "scikit-learn>=1.5",
+        "simplejpeg>=1.8.2",
         "tensorboardX>=2.6.2.2",
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",

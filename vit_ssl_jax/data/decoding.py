@@ -1,18 +1,26 @@
-"""Decodes an image file's bytes to pixels: uint8 `[h w 3]`, by OpenCV or by Pillow."""
+"""Decodes an image file's bytes to pixels: uint8 `[h w 3]`.
+
+By libjpeg-turbo (simplejpeg) or OpenCV, which are fast, or else by Pillow.
+"""
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Pillow's name no file; what is wrong with one is in the exception.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+JPEG, EXIF, ORIENTATION = b"\xff\xd8", b"Exif\0\0", 0x0112
+# What libjpeg says where pixels are as they should be; else they are missing or wrong.
+HARMLESS = ("extraneous bytes", "Adobe color transform", "SOS parameters")
 ALPHA = {"white": 255, "black": 0}
 PNG = b"\x89PNG\r\n\x1a\n"
 UNREADABLE = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
@@ -32,7 +40,11 @@ def decode(image: bytes | np.ndarray, alpha: str = "white") -> np.ndarray:
     """
     if isinstance(image, np.ndarray):
         return image
-    if _is_plain(image):
+    if image.startswith(JPEG):
+        pixels = _decode_jpeg(image)
+        if pixels is not None:
+            return pixels
+    elif _is_plain(image):
         encoded = _without_remarks(image) if image.startswith(PNG) else image
         try:
             pixels = cv2.imdecode(
@@ -45,15 +57,59 @@ def decode(image: bytes | np.ndarray, alpha: str = "white") -> np.ndarray:
     return _decode_by_pillow(image, alpha)
 
 
+def _decode_jpeg(image: bytes) -> np.ndarray | None:
+    """A JPEG in grey or colour, upright; None where Pillow is to try.
+
+    Raises BrokenImageError where libjpeg tells that pixels are lost: it would fill them.
+    """
+    try:
+        if simplejpeg.decode_jpeg_header(image)[2] not in ("Gray", "YCbCr", "RGB"):
+            return None
+        pixels = simplejpeg.decode_jpeg(image, "RGB")
+    except ValueError as error:
+        told = str(error)
+        if "orrupt" in told and not any(text in told for text in HARMLESS):
+            raise BrokenImageError(f"not a whole image: {told}") from None
+        return None
+    return _turn(pixels, _orientation(image))
+
+
+def _orientation(jpeg: bytes) -> int:
+    """How a JPEG's EXIF says that it is to be turned: 1 (upright) to 8."""
+    tiff = jpeg.find(EXIF, 0, 1 << 16) + len(EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(jpeg[tiff : tiff + 2])
+    if tiff < len(EXIF) or order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", jpeg, tiff + 4)
+        (count,) = struct.unpack_from(order + "H", jpeg, tiff + start)
+        for i in range(count):
+            entry = struct.unpack_from(order + "HHIH", jpeg, tiff + start + 2 + 12 * i)
+            if entry[0] == ORIENTATION:
+                return entry[3]
+    except struct.error:  # the table ends too early
+        pass
+    return 1
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns and mirrors pixels `[h w 3]` as EXIF's orientation says."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
 def _is_plain(image: bytes) -> bool:
-    """Whether the bytes are a JPEG, PNG or WebP that OpenCV reads as `decode` says.
+    """Whether the bytes are a PNG or WebP that OpenCV reads as `decode` says.
 
     It may fill the missing rows of a file cut short and say nothing, and drops alpha.
     Pillow doesn't, and knows every other format, but is slower. Raises
     BrokenImageError for a PNG with a wrong checksum, which either would take.
     """
-    if image.startswith(b"\xff\xd8"):
-        return image.endswith(b"\xff\xd9")
     if image.startswith(PNG):
         deep_grey = image[24:26] == b"\x10\0"
         whole = image.endswith(b"IEND\xaeB`\x82")
