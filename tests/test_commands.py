@@ -73,6 +73,21 @@ def test_version():
         (["main"], "error: give --config=configs/NAME.py and --workdir=DIR"),
         (["bench", "stp"], "error: say python -m vit_ssl_jax.bench step"),
         (["results", "--formt=csv", "."], "unrecognized arguments: --formt=csv"),
+        (
+            [
+                *("evaluate", "--config=configs/eval_folder.py:photos"),
+                *("--checkpoint=none", "--config.tasks.phots.size=(32,32)"),
+            ],
+            "no key tasks.phots.size. Did you mean tasks.photos?",
+        ),
+        (
+            [
+                "evaluate",
+                "--config=configs/eval_folder.py:photos",
+                "--config.evals.x=1",
+            ],
+            "no key evals.x; config.evals has fewshot, knn, linear",
+        ),
     ],
 )
 def test_an_unknown_word_or_flag_is_one_message(words, said):

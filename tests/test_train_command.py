@@ -66,7 +66,7 @@ def test_a_stopped_and_killed_run_ends_bit_identical_on_a_mesh(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--config.optim.lrr=1", 'no key lrr. Did you mean "lr"'),
+        ("--config.optim.lrr=1", "no key optim.lrr. Did you mean optim.lr?"),
         ("--config.optim.lr=fast", "could not convert string to float: 'fast"),
         ("--config.batch_size=12.5", "invalid literal for int()"),
         (

@@ -176,23 +176,41 @@ def describe(names):
     return "\n".join(lines)
 
 
+def given_recipe(argv):
+    """The config of the `--config=FILE` among a command's words, None if there is none."""
+    given = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    try:
+        return recipes.load(given[0]) if given else None
+    except UserError:
+        return None
+
+
 def explain_unknown(flag, argv):
     """The message for a flag that isn't known; it may be a key of the recipe."""
-    given = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
-    if not given:
+    config = given_recipe(argv)
+    if config is None:
         return f"--{flag}: give --config=configs/NAME.py, too" * flag.startswith(
             "config."
         )
-    try:
-        keys = list(recipes.flatten(recipes.load(given[0]).to_dict()))
-    except UserError:
-        return ""
+    keys = recipes.flatten(config.to_dict())
     near = [key for key in keys if key == flag or key.endswith(f".{flag}")]
     if not near:
         return ""
     return f"there is no flag --{flag}; say " + " or ".join(
         f"--config.{key}=VALUE" for key in near[:3]
     )
+
+
+def explain_key(error, argv):
+    """The message for a `--config.KEY` that the recipe hasn't, with the keys it has."""
+    config = given_recipe(argv)
+    words = [word.lstrip("-").partition("=")[0] for word in argv]
+    keys = [word[len("config.") :] for word in words if word.startswith("config.")]
+    for key in keys if config is not None else []:
+        hint = recipes.find_missing(config, re.sub(r"\[.*", "", key))
+        if hint is not None:
+            return f"the config has no key {key}{hint}"
+    return f"the config has no key {error}"
 
 
 def explain(error, needed, argv=()):
@@ -207,10 +225,7 @@ def explain(error, needed, argv=()):
     if "Traceback" in text:  # raised inside the config file: its last line says why
         return text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, KeyError | AttributeError):
-        text = text.replace("\\", "").replace("'", "").strip('"')
-        return "the config has no key " + text.replace(
-            "nDid you mean", ". Did you mean"
-        )
+        return explain_key(error, argv)
     if isinstance(error, UserError | flags.Error | TypeError | ValueError):
         return text
     return f"--config: {type(error).__name__}: {text}"

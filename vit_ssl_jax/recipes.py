@@ -97,18 +97,32 @@ def listed() -> dict[str, list[pathlib.Path]]:
     return groups
 
 
-def set_value(config: ConfigDict, key: str, value) -> None:
-    """Sets `config`'s value at a dotted key; raises UserError where that can't be."""
-    *above, last = key.split(".")
-    part = config
-    for depth, name in enumerate([*above, last]):
+def find_missing(config: ConfigDict, key: str) -> str | None:
+    """What to say of a dotted key that `config` hasn't; None where it is there.
+
+    That is the nearest key, or else those that are there.
+    """
+    place, part = "config", config
+    for name in key.split("."):
         known = list(part) if isinstance(part, ConfigDict) else []
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f". Did you mean {'.'.join([*above[:depth], *close])}?"
-            raise UserError(f"the config has no key {key}{hint if close else ''}")
-        if depth < len(above):
-            part = part[name]
+            near = ".".join([*place.split(".")[1:], *close])
+            there = f"; {place} has {', '.join(known)}" if known else ""
+            return f". Did you mean {near}?" if close else there
+        place, part = f"{place}.{name}", part[name]
+    return None
+
+
+def set_value(config: ConfigDict, key: str, value) -> None:
+    """Sets `config`'s value at a dotted key; raises UserError where that can't be."""
+    hint = find_missing(config, key)
+    if hint is not None:
+        raise UserError(f"the config has no key {key}{hint}")
+    *above, last = key.split(".")
+    part = config
+    for name in above:
+        part = part[name]
     if isinstance(value, bool) and type(part[last]) in (int, float):
         raise UserError(f"config.{key}: give a number, not {value}")
     try:
