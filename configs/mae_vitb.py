@@ -29,6 +29,7 @@ def get_config():
         decoder_width=512,
         decoder_depth=8,
         decoder_heads=16,
+        decoder_posemb="sincos",  # "learned": of weights with another table
         norm_pixels=True,  # released weights and paper, table 3; its baseline: False
     )
     config.vit = dict(

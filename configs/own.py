@@ -14,6 +14,7 @@ The published recipes are for 1.3 million images: their rate is a batch of 4096'
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 SIZES = ("", "cpu", "gpu24", "gpu80", "tpu")
 METHODS = {
@@ -22,6 +23,7 @@ METHODS = {
         decoder_width=256,
         decoder_depth=4,
         decoder_heads=8,
+        decoder_posemb="sincos",  # "learned": of weights with another table
         norm_pixels=True,
     ),
     "ijepa": dict(
@@ -118,17 +120,21 @@ def get_config(choice="mae"):
     config.checkpoint_every = 500
     config.keep = 2
     config.init_from = ""
+    config.otherwise = dict(
+        vit=dict(posemb=posemb, cls=cls, norm_eps=1e-6, gelu="exact"),
+        data=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    )
     config.summary = True
     config.method = dict(name=method, **METHODS[method])
     config.vit = dict(
-        variant="",  # "": by the device, Ti/16, S/16 or B/16
-        posemb=posemb,
-        cls=cls,
+        variant="",  # "": that of `init_from`, or by the device: Ti/16, S/16 or B/16
+        posemb=placeholder(str),  # None, as below: that of `init_from`, or `otherwise`
+        cls=placeholder(bool),
         droppath=0.0,
         dropout=0.0,
         dtype="",  # "": bfloat16, on a CPU float32
-        norm_eps=1e-6,
-        gelu="exact",
+        norm_eps=placeholder(float),
+        gelu=placeholder(str),
         init=init,
         remat="none",
         unroll=1,
@@ -175,8 +181,8 @@ def get_config(choice="mae"):
         resize=resize,
         squash=False,
         train_resize=0,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        mean=placeholder(tuple),
+        std=placeholder(tuple),
         threads=0,
         eval_batch_size=64,
     )

@@ -42,6 +42,7 @@ METHODS = {
         decoder_width=64,
         decoder_depth=1,
         decoder_heads=4,
+        decoder_posemb="sincos",  # "learned": of weights with another table
         norm_pixels=True,
     ),
 }

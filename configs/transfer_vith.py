@@ -18,6 +18,7 @@ configs/supervised_*; a line at the start says where PRE's are others.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 SETS = {  # steps, warm-up steps, rate, images, classes
     "imagenet": (20_000, 500, 0.03, 1_281_167, 1000),
@@ -54,6 +55,10 @@ def get_config(recipe="imagenet"):
     config.checkpoint_every = 2500
     config.keep = 3
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
+    config.otherwise = dict(  # where PRE doesn't tell: the original code's
+        vit=dict(cls=True, norm_eps=1e-6, gelu="tanh"),  # flax's default GELU
+        data=dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
     config.summary = False
     config.method = dict(
         name="supervised",
@@ -73,12 +78,12 @@ def get_config(recipe="imagenet"):
     config.vit = dict(
         variant="H/14",
         posemb="learned",  # resampled to the larger grid, bicubic; theirs: linear
-        cls=True,
+        cls=placeholder(bool),  # None, as below: that of PRE
         droppath=0.0,
         dropout=0.0,  # 0.1 is a little worse for B/16, better for L/16 (vit_jax)
         dtype="bfloat16",
-        norm_eps=1e-6,
-        gelu="tanh",  # flax's default, so the original code's
+        norm_eps=placeholder(float),
+        gelu=placeholder(str),
         init="big_vision",
         remat="full",
         unroll=1,
@@ -126,8 +131,8 @@ def get_config(recipe="imagenet"):
         resize=604,  # vit_jax squeezes the whole image to 518
         squash=False,
         train_resize=604 if cifar else 0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        mean=placeholder(tuple),
+        std=placeholder(tuple),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )

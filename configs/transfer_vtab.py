@@ -16,6 +16,7 @@ in the code, a slip; here it has 1,000, too.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 TRAIN = "train[:800]+validation[:200]"  # where there is a validation split
 # TFDS name, training images, test images, label (its feature or rule), classes, crop
@@ -98,6 +99,10 @@ def get_config(task=""):
     config.checkpoint_every = 500
     config.keep = 3
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
+    config.otherwise = dict(  # where PRE doesn't tell: the original code's
+        vit=dict(cls=True, norm_eps=1e-6, gelu="tanh"),  # flax's default GELU
+        data=dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
     config.summary = False
     config.method = dict(
         name="supervised",
@@ -117,12 +122,12 @@ def get_config(task=""):
     config.vit = dict(
         variant="B/16",
         posemb="learned",  # resampled to the larger grid
-        cls=True,
+        cls=placeholder(bool),  # None, as below: that of PRE
         droppath=0.0,
         dropout=0.0,
         dtype="bfloat16",
-        norm_eps=1e-6,
-        gelu="tanh",  # flax's default, so the original code's
+        norm_eps=placeholder(float),
+        gelu=placeholder(str),
         init="big_vision",
         remat="dots",
         unroll=1,
@@ -169,8 +174,8 @@ def get_config(task=""):
         resize=384,
         squash=True,
         train_resize=448 if crop else 0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        mean=placeholder(tuple),
+        std=placeholder(tuple),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )

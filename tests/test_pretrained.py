@@ -146,7 +146,7 @@ def test_a_missing_or_strange_config_is_explained(tmp_path, text, said):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=said):
-        pretrained.read_config(folder)
+        pretrained.read_config(restore.Saved(folder))
 
 
 def test_a_config_is_read_flat(tmp_path):
@@ -156,7 +156,8 @@ def test_a_config_is_read_flat(tmp_path):
         first, second = key.split(".")
         tree[first][second] = [1, 2]
     (tmp_path / "config.json").write_text(json.dumps(tree))
-    out = pretrained.read_config(epath.Path(tmp_path) / "checkpoints" / "8")
+    folder = epath.Path(tmp_path) / "checkpoints" / "8"
+    out = pretrained.read_config(restore.Saved(folder))
     assert out == {key: [1, 2] for key in keys}
 
 

@@ -28,6 +28,10 @@ COMMANDS = {
         "Writes what a classifier says of a folder of images, as CSV.",
         "--checkpoint=runs/classifier --images=DIR --out=predictions.csv",
     ),
+    "convert": (
+        "Reads other code's weights into a workdir, and writes a run's for them.",
+        "inspect dinov2_vits14_pretrain.pth",
+    ),
     "results": (
         "Collects runs and evaluations into one table.",
         "runs --format=markdown",

@@ -37,14 +37,20 @@ def check_out(path, forms):
 
 
 def is_missing(path):
-    """Whether a folder isn't there; of one in a store (gs://) jax's part asks later."""
-    return "://" not in str(path) and not pathlib.Path(path).expanduser().is_dir()
+    """Whether a path isn't there; of one in a store (gs://) jax's part asks later."""
+    return "://" not in str(path) and not pathlib.Path(path).expanduser().exists()
 
 
 def check_images(path):
     """Raises UserError where the folder of `--images=PATH` isn't there."""
-    if is_missing(path):
+    if "://" not in str(path) and not pathlib.Path(path).expanduser().is_dir():
         raise UserError(f"--images={path}: there is no such folder")
+
+
+def check_file(path):
+    """Raises UserError where a file or folder isn't there."""
+    if is_missing(path):
+        raise UserError(f"there is no {path}; give a file of weights, or a folder")
 
 
 def check_checkpoint(path):
@@ -52,7 +58,8 @@ def check_checkpoint(path):
     if is_missing(path):
         raise UserError(
             f"there is no checkpoint under {path}, for there is no such folder; give the "
-            "--workdir of a run that has saved one, or one of its checkpoints/STEP"
+            "--workdir of a run that has saved one, one of its checkpoints/STEP, or a file "
+            "of weights"
         )
 
 
@@ -68,12 +75,13 @@ def check_training(config: ConfigDict) -> None:
     if start in PLACEHOLDERS:
         raise UserError(
             f"config.init_from: {config.recipe} starts from a trained encoder; give "
-            "--config.init_from=WORKDIR, the workdir of the run that trained it"
+            "--config.init_from=PATH, the workdir of the run that trained it or a file of "
+            "published weights (docs/weights.md)"
         )
     if start and is_missing(start):
         raise UserError(
             f"config.init_from: there is no checkpoint under {start}, for there is no "
-            "such folder; give the workdir of a run"
+            "such folder or file; give the workdir of a run, or a file of weights"
         )
 
 

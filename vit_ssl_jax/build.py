@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import methods, optim, own, partition, step
+from vit_ssl_jax import methods, optim, own, partition, recipes, step
 from vit_ssl_jax.checks import check_config
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
@@ -97,6 +97,7 @@ def make_run(config, devices=None):
     `devices` are the ones at hand unless given (a TPU topology's, say).
     """
     kind = (devices or jax.devices())[0].platform
+    recipes.fill(config, {})
     own.choose(config, config.data.num_examples, own.class_of(kind, None))
     check_config(config)
     mesh = partition.make_mesh(config.mesh, devices)

@@ -18,7 +18,7 @@ class Classifier:
     """The model of a supervised run, at the size that it was trained for."""
 
     data: Any  # `config.data` of the run
-    folder: Any  # its checkpoint
+    home: Any  # the folder that it lies in, a run's workdir
     num_classes: int
     mesh: jax.sharding.Mesh
     compute: Callable  # uint8 `[B H W 3]` -> probabilities float32 `[B C]`
@@ -59,4 +59,5 @@ def load(run) -> Classifier:
 
     classes = trained.config.data.num_classes
     compute = functools.partial(forward, weights)
-    return Classifier(trained.config.data, trained.folder, classes, mesh, compute)
+    home = trained.saved.home
+    return Classifier(trained.config.data, home, classes, mesh, compute)

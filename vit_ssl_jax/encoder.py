@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import command, finished, partition
+from vit_ssl_jax import command, finished, partition, weights
 from vit_ssl_jax.data import from_python
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
@@ -135,21 +135,33 @@ def make_pool(module, normalize, mesh, layer: int, pool: str) -> Callable:
     return jax.jit(compute, out_shardings=partition.replicated(mesh))
 
 
-def load(run: str | os.PathLike, *, size: tuple[int, int] | None = None) -> Encoder:
-    """Loads the encoder of a run, to get features or to build on.
+def load(
+    run: Any, *, size: tuple[int, int] | None = None, say=print, **given
+) -> Encoder:
+    """Loads the encoder of a run, or of a file of weights, to get features of or build on.
 
         encoder = vit_ssl_jax.load("runs/mine")
+        encoder = vit_ssl_jax.load("dinov2_vits14_pretrain.pth")
         vectors = encoder.encode(["a.jpg", "b.jpg"])    # float32 [2 D]
 
-    run: a workdir (its newest checkpoint), or a `checkpoints/STEP` in it. size:
-    (height, width) of the images, else as it was trained; positions are resampled.
-    Raises UserError where there is no such run.
+    run: a workdir (its newest checkpoint), or a `checkpoints/STEP` in it; a file or
+    folder of weights that other code saved, or a state_dict. size: (height, width) of the
+    images, else as it was trained; positions are resampled. say: gets what was guessed
+    of a file. given: facts that a file doesn't tell, `weights.GIVEN`. Raises UserError where there is no such run.
     """
     command.calm_compilers()
-    trained = finished.read_trained(run)
+    if unknown := set(given) - set(weights.GIVEN):
+        raise UserError(
+            f"load: {', '.join(sorted(unknown))} is no fact of a file of weights; they are "
+            f"{', '.join(weights.GIVEN)}"
+        )
+    trained = finished.read_trained(weights.read(run, **given) if given else run)
     mesh = partition.make_mesh(finished.MESH)
     size = tuple(size or trained.config.data.size)
-    model, state, _ = finished.load_encoder(trained, mesh, size)
+    model, state, lines = finished.load_encoder(trained, mesh, size)
+    if isinstance(trained.saved, weights.Weights):
+        for line in lines:
+            say(line)
     params = model.encoder_params(state)
     return Encoder(
         trained.config, params, model.encoder, model.normalize, trained.folder, mesh

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import build, partition, pretrained, step
+from vit_ssl_jax import build, partition, pretrained, step, weights
 from vit_ssl_jax.data import pipeline
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir import restore
@@ -21,28 +21,35 @@ NEEDED = ("recipe", "method", "vit", "data", "batch_size", "epochs", "steps")
 class Trained:
     """A checkpoint and the config that it was trained with."""
 
-    folder: Any  # epath.Path, `checkpoints/STEP`
+    saved: Any  # restore.Saved, or weights.Weights
     config: ConfigDict
+
+    @property
+    def folder(self):
+        """Where it lies: `checkpoints/STEP`, or a file of weights."""
+        return self.saved.folder
 
 
 def read_trained(path, variant=""):
-    """The `Trained` of a run's workdir or a `checkpoints/STEP` in it.
+    """The `Trained` of a path as of `pretrained.open_saved`.
 
     `variant` is the ViT that is expected; "" is any. Raises UserError where there is no
     checkpoint, and where its config.json lacks parts.
     """
-    folder = restore.find_folder(path)
-    settings = pretrained.read_whole_config(folder)
+    saved = pretrained.open_saved(path)
+    if isinstance(saved, weights.Weights):
+        weights.check_known(saved)
+    folder, settings = saved.folder, dict(pretrained.read_whole_config(saved))
     if missing := [key for key in NEEDED if key not in settings]:
         raise UserError(
             f"the config.json of {folder} has no {', '.join(missing)}: it is of an "
             "older version, or no run's; add what is missing, as configs/ have it"
         )
-    settings["vit"].setdefault("kernels", "auto")  # older runs do not say
+    settings["vit"] = {"kernels": "auto", **settings["vit"]}  # older runs do not say
     config = ConfigDict(as_tuples(settings))
     if variant not in ("", config.vit.variant):
         config.vit.variant = variant  # doesn't fit: the error lists the arrays
-    return Trained(folder, config)
+    return Trained(saved, config)
 
 
 def as_tuples(tree):
@@ -60,15 +67,16 @@ def load_encoder(trained, mesh, size):
     """
     model = resized(build.make_model(trained.config, mesh), tuple(size))
     like = model.encoder_shapes
-    encoder, _, lines = pretrained.load(trained.folder, model.encoder, like)
+    encoder, _, lines = pretrained.load(trained.saved, model.encoder, like)
     params = {"encoder": encoder}
+    lines = [*getattr(trained.saved, "lines", ()), *lines]
     return model, state_of(trained, params, params), lines
 
 
 def load_model(trained, mesh):
     """The whole model, as it was trained: `(build.Model, state)`."""
     model = build.make_model(trained.config, mesh)
-    params, ema, _ = restore.load_params(trained.folder, *model.shapes)
+    params, ema, _ = restore.load_params(trained.saved, *model.shapes)
     return model, state_of(trained, params, ema)
 
 
@@ -118,7 +126,7 @@ def check_size(trained, size, where):
 
 def state_of(trained, params, ema):
     """A train state without optimiser."""
-    done = jnp.asarray(int(trained.folder.name), jnp.int32)
+    done = jnp.asarray(trained.saved.step, jnp.int32)
     return step.TrainState(step=done, params=params, opt_state=(), ema=ema)
 
 

@@ -31,15 +31,16 @@ def judge(config, paths, workdir, say):
     tasks = open_tasks(config, say)
     cache.use_cache()
     outs = {
-        folder: open_workdir(workdir or folder.parent.parent) / "evaluations"
-        for folder in trained
+        folder: open_workdir(workdir or one.saved.home) / "evaluations"
+        for folder, one in trained.items()
     }
     by_checkpoint = {}
     with stop_on_signal() as stop_requested:
         for folder in trained:
             outs[folder].mkdir(exist_ok=True)
             say(f"checkpoint {folder}")
-            file = outs[folder] / f"{name_of(config, folder)}.json"
+            label = trained[folder].saved.label
+            file = outs[folder] / f"{name_of(config, label)}.json"
             try:
                 results = run_tasks(
                     config, tasks, trained[folder], file, stop_requested, say
@@ -52,12 +53,12 @@ def judge(config, paths, workdir, say):
     return by_checkpoint
 
 
-def name_of(config, folder):
-    """Name of a file of results: suite, run, step, and a hash of the settings."""
+def name_of(config, label):
+    """Name of a file of results: suite, run and step, and a hash of the settings."""
     text = json.dumps(flat_settings(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     suite = config.recipe.replace(":", "_")
-    return f"{suite}-{folder.parent.parent.name}-{folder.name}-{digest}"
+    return f"{suite}-{label}-{digest}"
 
 
 def flat_settings(config):
@@ -127,7 +128,7 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
             evaluation=config.recipe,
             recipe=trained.config.recipe,
             checkpoint=str(folder),
-            step=int(folder.name),
+            step=trained.saved.step,
             finished=len(done) == len(tasks),
             results=results,
             tasks=done,

@@ -157,7 +157,7 @@ def layer_scale(path, shape, decay, depth):
     if names[:2] == ["encoder", "blocks"]:
         scale = decay ** (depth - jnp.arange(depth, dtype=float))
         return scale.reshape(-1, *(1,) * (len(shape) - 1))
-    first = names[0] == "encoder" and names[1] in ("cls", "patch", "posemb")
+    first = names[0] == "encoder" and names[1] != "norm"
     return decay ** (depth + 1) if first or names == ["mask_token"] else 1.0
 
 

@@ -64,8 +64,8 @@ def choose(config, images: int, device: str) -> list[str]:
     if images < FEW and not config.init_from:
         lines.append(
             f"note: {images:,} images are few to learn from alone; an encoder that has "
-            "seen more is a better start: --config.init_from=WORKDIR, of a run on a larger "
-            "set, with its --config.vit.variant"
+            "seen more is a better start: --config.init_from=FILE, published weights of "
+            "DINOv2, MAE, timm ... (docs/weights.md), or the workdir of a run"
         )
     return lines
 

@@ -23,6 +23,8 @@ AXES = {
     "out/kernel": ("heads", "head", "lanes"),
     "up/kernel": ("embed", "mlp"),
     "up/bias": ("mlp_bias",),
+    "gated/kernel": ("embed", None, "mlp"),
+    "gated/bias": (None, "mlp_bias"),
     "down/kernel": ("mlp", "lanes"),
     "embed/kernel": ("embed", None),
     "head/kernel": ("embed", None),

@@ -32,7 +32,7 @@ def predict(checkpoint, images, out, *, batch_size=64, say=print):
     for line in lines:
         say(line)
     model = classifier.load(checkpoint)
-    names = read_names(model.folder, model.num_classes, say)
+    names = read_names(model.home, model.num_classes, say)
     new, count, broken = out.with_name(f"{out.name}.new"), 0, []
     bar = tqdm.tqdm(total=len(source), unit=" images", disable=len(source) < 1000)
     with new.open("w", newline="", encoding="utf-8") as file, bar:
@@ -56,9 +56,9 @@ def predict(checkpoint, images, out, *, batch_size=64, say=print):
     return count
 
 
-def read_names(folder, count, say):
+def read_names(home, count, say):
     """Names of the classes a run was trained on; numbers where it didn't save them."""
-    file = folder.parent.parent / "data.json"
+    file = home / "data.json"
     names = json.loads(file.read_text())["classes"] if file.exists() else []
     if len(names) == count:
         return names

@@ -6,50 +6,135 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_ssl_jax import partition, recipes
+from vit_ssl_jax import partition, recipes, weights
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import variants
 from vit_ssl_jax.ops import posemb
 from vit_ssl_jax.workdir import restore
+from vit_ssl_jax.workdir.folder import find
 
 # What changes the meaning of weights, though they fit.
 TELLING = ("vit.gelu", "vit.norm_eps", "vit.posemb", "data.mean", "data.std")
 SHAPE = ("vit.variant", "data.size")  # give the grid of patches
 
 
+def open_saved(path):
+    """What a path of trained weights is: a run's `restore.Saved`, or `weights.Weights`.
+
+    `path` is a run's workdir, a `checkpoints/STEP` in it, or a file or folder of weights
+    that other code saved. Raises UserError where it is none.
+    """
+    if hasattr(path, "read"):
+        return path
+    runs = not isinstance(path, dict) and (find(path) / "checkpoints").exists()
+    if not runs and weights.is_weights(path):
+        return weights.read(path)
+    return restore.opened(path)
+
+
+def inherit(config, workdir):
+    """Fills in what the recipe leaves to the encoder it starts from; lines to say.
+
+    A run that goes on has it in the config.json of its `workdir`.
+    """
+    if "otherwise" not in config or not config.init_from:
+        recipes.fill(config, {})
+        return []
+    file = find(workdir) / "config.json"
+    if file.exists():
+        theirs = recipes.flatten(json.loads(file.read_text()))
+    else:
+        try:
+            saved = open_saved(config.init_from)
+            theirs = read_config(saved)
+        except UserError as error:
+            raise UserError(f"config.init_from: {error}") from error
+        for key in getattr(saved, "unknown", ()):
+            del theirs[key]
+    if "own" in config and not config.vit.variant:
+        config.vit.variant = theirs["vit.variant"]
+    filled = [key for key in recipes.fill(config, theirs) if key in theirs]
+    ours = recipes.flatten(config.to_dict())
+    values = ", ".join(f"{key}={ours[key]}" for key in filled)
+    return [f"encoder: as it was trained, here too: {values}"] if filled else []
+
+
 def init_encoder(config, run, state):
     """Puts the encoder of `config.init_from` into a state: `(state, lines to say)`.
 
-    Raises UserError where that encoder doesn't fit.
+    Where that is of the same method, without labels, all else follows: decoder,
+    predictor, teacher. Raises UserError where that encoder doesn't fit.
     """
     try:
+        saved = open_saved(config.init_from)
         like = run.program.state.params["encoder"]
-        encoder, theirs, lines = load(config.init_from, run.encoder, like)
+        same = read_config(saved)["method.name"] == config.method.name
+        whole = same and not run.method.needs_labels
+        part = "params" if whole else ""
+        encoder, theirs, lines = load(saved, run.encoder, like, part)
+        params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
+        ema = jax.tree.map(jnp.copy, run.method.init_ema(params))
+        if whole:
+            params, ema, more = init_rest(saved, run, params, ema)
+            lines += more
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
     ours = recipes.flatten(json.loads(config.to_json_best_effort()))
+    unknown = getattr(saved, "unknown", ())
+    lines += getattr(saved, "lines", ())
     lines += [
         f"encoder: it was trained with {key}={theirs[key]!r}, here it is {ours[key]!r}"
         for key in TELLING
-        if theirs[key] != ours[key]
+        if theirs[key] != ours[key] and key not in unknown
     ]
-    params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
-    ema = jax.tree.map(jnp.copy, run.method.init_ema(params))
+    lines += [
+        f"encoder: its file doesn't tell {key}, here it is {ours[key]!r}"
+        for key in unknown
+    ]
     return state.replace(params=params, ema=ema), lines
 
 
-def load(path, encoder, like):
+def init_rest(saved, run, params, ema):
+    """What goes with the encoder, where it fits: `(params, ema, lines to say)`."""
+    likes = run.program.state.params
+    rest = [name for name in likes if name != "encoder"]
+    fits = []
+
+    def choose(tree):
+        for name in rest:
+            theirs = restore.shapes_of((tree["params"] or {}).get(name, {}))
+            if theirs == restore.shapes_of(likes[name]):
+                fits.append(name)
+        return {"params": {name: likes[name] for name in fits}}
+
+    found = saved.read(choose)["params"] if rest else {}
+    lines = [f"{name}: from there, too" for name in fits]
+    lines += [
+        f"{name}: it has none that fits, it starts anew"
+        for name in rest
+        if name not in fits
+    ]
+    if "encoder" in ema:
+        teacher, _, _ = load(saved, run.encoder, likes["encoder"])
+        ema = {**ema, "encoder": {**ema["encoder"], **teacher}}
+        lines.append("teacher: from there, too")
+    return {**params, **found}, ema, lines
+
+
+def load(path, encoder, like, part=""):
     """The parameters of another run's encoder, fitted to a ViT of this one.
 
-    Returns `(params, its config as of read_config, lines to say)`. `path` is that run's
-    workdir or a `checkpoints/STEP` in it, `encoder` the ViT, `like` its parameters as
-    ShapeDtypeStructs with shardings. A position table that is learned from here on
-    starts as the one that the encoder was trained with, learned or fixed, resampled
-    where the grid of patches is another, as in MAE's fine-tuning. It is missing in
-    `params` where there was none. Raises UserError where the encoder doesn't fit.
+    Returns `(params, its config as of read_config, lines to say)`. `path` is as in
+    `open_saved`, `part` as in `restore.load_encoder`, `encoder` the ViT, `like` its
+    parameters as ShapeDtypeStructs with shardings. A position table that is learned from
+    here on starts as the one that the encoder was trained with, learned or fixed,
+    resampled where the grid of patches is another, as in MAE's fine-tuning. It is
+    missing in `params` where there was none. Raises UserError where the encoder doesn't
+    fit.
     """
-    theirs = check_class_token(path, encoder)
-    params, folder = restore.load_encoder(path, like)
+    saved = open_saved(path)
+    theirs = check_encoder(saved, encoder)
+    params, folder = restore.load_encoder(saved, like, part)
     learned = params.pop("posemb", None)
     table, lines = place_encoder(learned, encoder, theirs)
     if table is not None:
@@ -57,32 +142,49 @@ def load(path, encoder, like):
     return params, theirs, [f"encoder: from {folder}", *lines]
 
 
-def check_class_token(path, encoder):
-    """The other run's config; raises UserError where only one ViT has a class token."""
-    theirs = read_config(restore.find_folder(path))
+def check_encoder(path, encoder):
+    """The other run's config; raises UserError where only one ViT has a class token,
+
+    or registers, LayerScale and the like.
+    """
+    theirs = read_config(open_saved(path))
+    name = getattr(path, "folder", path)
     if theirs.get("vit.cls", encoder.cls) != encoder.cls:
         has, lacks = ("it", "this one") if theirs["vit.cls"] else ("this one", "it")
         raise UserError(
-            f"{path}: {has} has a class token, {lacks} has none; set "
+            f"{name}: {has} has a class token, {lacks} has none; set "
             f"--config.vit.cls={theirs['vit.cls']}"
+        )
+    shape = variants.decode(theirs["vit.variant"])
+    form = encoder.form
+    ours = (encoder.registers, encoder.rope, bool(form.layerscale))
+    ours += (form.mlp, form.qkv_bias)
+    its = (shape["registers"], shape["rope"], bool(shape["layerscale"]))
+    its += (shape["mlp"], shape["qkv_bias"])
+    if ours != its:
+        raise UserError(
+            f"{name}: its ViT is of another kind; set "
+            f"--config.vit.variant={theirs['vit.variant']}"
         )
     return theirs
 
 
-def read_config(folder):
+def read_config(path):
     """Reads the config of a checkpoint's encoder: `{dotted key: value}`."""
-    config = recipes.flatten(read_whole_config(folder))
+    config = recipes.flatten(read_whole_config(path))
     missing = [key for key in TELLING + SHAPE if key not in config]
     if missing:
         raise UserError(
-            f"the config.json of {folder} has no {', '.join(missing)}; is it a run's?"
+            f"the config.json of {path.folder} has no {', '.join(missing)}; is it a run's?"
         )
     return config
 
 
-def read_whole_config(folder):
-    """The config of the run that a checkpoint's folder belongs to: nested dicts."""
-    file = folder.parent.parent / "config.json"
+def read_whole_config(saved):
+    """The config of the run that a checkpoint belongs to: nested dicts."""
+    if isinstance(saved, weights.Weights):
+        return saved.config
+    file = saved.home / "config.json"
     try:
         config = json.loads(file.read_text())
         if not isinstance(config, dict):
@@ -101,7 +203,7 @@ def place_encoder(table, encoder, theirs):
     `table` is the learned one that came with the encoder, None where it has none;
     `encoder` is the ViT of this run, `theirs` the other run's config.
     """
-    patch = vit.decode_variant(theirs["vit.variant"])["patch"]
+    patch = variants.decode(theirs["vit.variant"])["patch"]
     old, new = tuple(side // patch for side in theirs["data.size"]), encoder.grid
     change = f"grid of {new[0]}x{new[1]} patches, not {old[0]}x{old[1]}"
     kind, lines = theirs["vit.posemb"], []
@@ -110,7 +212,12 @@ def place_encoder(table, encoder, theirs):
             lines.append("encoder: it has no position table, a fresh one is learned")
         return None, lines
     if encoder.posemb != "learned":
-        if old != new:
+        if table is not None:
+            lines.append(
+                "encoder: its learned position table is left out, for here it is fixed "
+                f"(config.vit.posemb={encoder.posemb!r})"
+            )
+        elif old != new:
             lines.append(
                 f"encoder: its fixed position table is made anew for a {change}"
             )
@@ -125,9 +232,21 @@ def place_encoder(table, encoder, theirs):
             f"vit.variant={theirs['vit.variant']!r}, data.size={theirs['data.size']}"
         )
     if old != new:
-        lines.append(f"encoder: its position table is resampled for a {change}")
-        table = posemb.resample(table[0], old, new)[None]
+        smooth = is_smoothed(theirs)
+        how = ", antialiased as its own code does" if smooth else ""
+        lines.append(f"encoder: its position table is resampled for a {change}{how}")
+        table = posemb.resample(table[0], old, new, antialias=smooth)[None]
     return table, lines
+
+
+def is_smoothed(theirs):
+    """Whether the code that saved an encoder resamples its positions antialiased.
+
+    timm does, and DINOv2 for its ViTs with registers.
+    """
+    source = theirs.get("recipe", "").partition("weights:")[2]
+    registers = "registers=" in theirs["vit.variant"]
+    return source == "timm" or (source in ("dinov2", "hf-dinov2") and registers)
 
 
 def fixed_table(grid, encoder, kind):

@@ -138,3 +138,22 @@ def flatten(config: dict, above: str = "") -> dict:
         inside = isinstance(value, dict)
         flat |= flatten(value, f"{above}{key}.") if inside else {above + key: value}
     return flat
+
+
+def fill(config: ConfigDict, theirs: dict) -> list[str]:
+    """Fills in what a recipe leaves to the encoder it starts from: None in its config.
+
+    theirs: that encoder's config, dotted; what it lacks is of `config.otherwise`. Returns
+    the keys that were filled in.
+    """
+    filled = []
+    for section, values in config.get("otherwise", {}).items():
+        for name, value in values.items():
+            key = f"{section}.{name}"
+            if config[section][name] is None:
+                found = theirs.get(key, value)
+                config[section][name] = (
+                    tuple(found) if isinstance(found, list) else found
+                )
+                filled.append(key)
+    return filled

@@ -8,7 +8,7 @@ import jax
 from vit_ssl_jax import console, fit
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.pretrained import check_class_token, init_encoder
+from vit_ssl_jax.pretrained import check_encoder, init_encoder
 from vit_ssl_jax.workdir import checkpoint, restore
 
 
@@ -32,7 +32,7 @@ def begin(config, run, probe, workdir):
     ready = None
     if config.init_from and not newest_step(workdir):
         try:
-            check_class_token(config.init_from, run.encoder)
+            check_encoder(config.init_from, run.encoder)
         except UserError as error:
             raise UserError(f"config.init_from: {error}") from error
     if is_unfinished(run, workdir):

@@ -19,6 +19,7 @@ from vit_ssl_jax import (
     console,
     fit,
     partition,
+    pretrained,
     starting,
     step,
     train_data,
@@ -84,7 +85,9 @@ def run_to_end(config, workdir, stop_requested, data=None):
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
     fit.fail_at_once()
+    inherited = pretrained.inherit(config, workdir)
     open_source, source, lines = train_data.open_run(config, data)
+    lines += inherited
     card, about = train_data.make_card(config, source)
     source, kept = train_data.keep_decoded(config, source)
     lines += about + kept

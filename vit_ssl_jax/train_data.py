@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 
-from vit_ssl_jax import evaluators, memory, own
+from vit_ssl_jax import evaluators, memory, own, recipes
 from vit_ssl_jax.data import augment, card, from_python, layout, pipeline, sources
 from vit_ssl_jax.data import memory as in_memory
 from vit_ssl_jax.data.source import parse_split
@@ -87,6 +87,7 @@ def open_data(config, open_source=None):
     that can't be.
     """
     data = config.data
+    recipes.fill(config, {})  # where nothing was inherited
     augment.make_augmentation(**augmentation(data))
     open_source = open_source or make_opener(config)
     source = open_source(

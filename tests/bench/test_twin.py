@@ -12,7 +12,7 @@ from tests.test_configs import shrink
 from vit_ssl_jax import build
 from vit_ssl_jax.bench import published_masks, report
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import stack
 from vit_ssl_jax.ops import hog
 
 torch = pytest.importorskip("torch")
@@ -78,7 +78,7 @@ def test_the_block_is_ours(tiny, torch_weights):
     block = torch_vit.Block(32, 128, 4, gelu="none", eps=1e-6)
     block.load_state_dict(state)
     tree = jax.tree.map(lambda x: x[None], torch_weights.block(weights, "b", 4))
-    model = layers.Blocks(1, 4, 128, tiny.vit().style)
+    model = stack.Blocks(1, 4, 128, tiny.vit().style)
     x = np.random.default_rng(0).normal(size=(2, 5, 32)).astype(np.float32)
     with torch.no_grad():
         theirs = block(torch.tensor(x)).numpy()

@@ -12,7 +12,7 @@ from vit_ssl_jax import build, partition
 from vit_ssl_jax.doctor import cases, differences, fused_blocks
 from vit_ssl_jax.kernels import attention as scores
 from vit_ssl_jax.kernels import mlp
-from vit_ssl_jax.models import attention, device, layers
+from vit_ssl_jax.models import attention, device, layers, stack
 from vit_ssl_jax.models.fused import blocks as fused
 
 STYLE = layers.Style(
@@ -23,7 +23,7 @@ FORWARD, BACKWARD = mlp._forward, mlp._backward
 
 def compare(axes=0, shape=(8, 35, 64), data=1, fsdp=1):
     """What the check finds on two small blocks, on `data` x `fsdp` devices."""
-    case = cases.Case(layers.Blocks(2, 2, 128, STYLE), shape, axes)
+    case = cases.Case(stack.Blocks(2, 2, 128, STYLE), shape, axes)
     sizes = dict(data=data, fsdp=fsdp, tensor=1)
     mesh = partition.make_mesh(sizes, jax.devices()[: data * fsdp])
     return fused_blocks.compare(case, mesh)

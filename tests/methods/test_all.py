@@ -16,7 +16,7 @@ import pytest
 from tests import runs
 from vit_ssl_jax import methods, partition, step
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import variants
 
 ONE = partition.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
 # Operations of a lowered program that wait for the host, or send to it.
@@ -39,7 +39,7 @@ def case(request, tiny):
     config, numbers, changes, size = recipe(request.param), {}, {}, (32, 32)
     if config:
         # A smaller patch, not a smaller grid: the recipe's masks stay what they are.
-        patch = vit.decode_variant(config.vit.variant)["patch"]
+        patch = variants.decode(config.vit.variant)["patch"]
         size = tuple(2 * side // patch for side in config.data.size)
         changes = {"variant": "2x32x4/2", "cls": config.vit.cls}
         changes["posemb"] = config.vit.posemb

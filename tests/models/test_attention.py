@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import attention, device, layers
+from vit_ssl_jax.models import attention, device, layers, stack
 
 VALID = np.array([[True] * 7, [True, False, True, True, False, True, False]])
 
@@ -166,7 +166,7 @@ def test_flash_attention_is_chosen_on_gpus_alone(
         unroll=1,
         kernels=kernels,
     )
-    blocks = layers.Blocks(2, 2, 8 * head, style)
+    blocks = stack.Blocks(2, 2, 8 * head, style)
     shape = (2, 9, 2 * head)
     assert not attention.choose_flash(blocks, shape)  # on a CPU
     monkeypatch.setattr(device, "platform", lambda: "gpu")
@@ -199,7 +199,7 @@ def test_blocks_on_arranged_tokens_are_the_plain_ones(monkeypatch, tiny, tokens,
     mask = mask if kind == "first" else rng.permuted(mask, axis=1)
     said = jnp.asarray(mask.sum(1)) if kind == "first" else jnp.asarray(mask)
     mask, said = (None, None) if kind == "all" else (mask, said)
-    blocks = layers.Blocks(2, 2, 24, STYLE)
+    blocks = stack.Blocks(2, 2, 24, STYLE)
     init = functools.partial(blocks.init, train=False)
     params = tiny.random(jax.eval_shape(init, jax.random.key(0), x))
     seen = np.ones((3, tokens), bool) if mask is None else mask
@@ -207,7 +207,7 @@ def test_blocks_on_arranged_tokens_are_the_plain_ones(monkeypatch, tiny, tokens,
 
     def run(valid):
         def loss(params, x):
-            out, collected = blocks.apply(params, x, True, valid, layers.whole)
+            out, collected = blocks.apply(params, x, True, valid, stack.whole)
             return jnp.sum(weights * out), (weights * out, weights[None] * collected)
 
         return jax.grad(loss, (0, 1), has_aux=True)(params, x)

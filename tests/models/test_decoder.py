@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax.models import decoder, layers
+from vit_ssl_jax.models import decoder, layers, stack
 from vit_ssl_jax.ops import posemb
 
 STYLE = layers.Style(
@@ -72,7 +72,7 @@ def test_it_is_the_decoder_in_raster_order(run):
         x[row, 1 + IDS[row]] = params["mask_token"][0, 0]
         x[row, 1 + CONTEXT_IDS[row]] = embedded[row, 1:]
     x[:, 1:] += table
-    blocks = layers.Blocks(depth=2, heads=4, hidden=64, style=STYLE)
+    blocks = stack.Blocks(depth=2, heads=4, hidden=64, style=STYLE)
     y, _ = blocks.apply({"params": params["blocks"]}, x, False)
     y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
     y = np.asarray(y) * params["norm"]["scale"] + params["norm"]["bias"]

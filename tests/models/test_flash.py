@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import attention, layers
+from vit_ssl_jax.models import attention, layers, stack
 from vit_ssl_jax.plan import cards
 
 pytest.importorskip("jax_cuda13_plugin")
@@ -32,7 +32,7 @@ def lower(mesh, tokens, heads=4, head=64, valid=None, depth=2, **style):
     style = dict(dtype="bfloat16", norm_eps=1e-6, gelu="tanh", init="timm") | style
     style = layers.Style(**dict(remat="dots", unroll=1) | style)
     width = heads * head
-    blocks = layers.Blocks(depth, heads, 4 * width, style)
+    blocks = stack.Blocks(depth, heads, 4 * width, style)
 
     def loss(params, x, valid):
         out, _ = blocks.apply({"params": params}, x, True, valid)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import layers, stack
 
 STYLE = layers.Style(
     dtype="float32", norm_eps=1e-6, gelu="exact", init="mae", remat="none", unroll=1
 )
-BLOCK = layers.Block(heads=2, hidden=32, style=STYLE, train=False, collect=None)
+BLOCK = stack.Block(heads=2, hidden=32, style=STYLE, train=False, collect=None)
 EXPECTED = """
  .15502279  .20307755 1.00128582  .54809508  .93569432 .33222441 -.17149985 -.25854572
 -.62836736 -1.16782218 -.92689431 -1.00864874 -.39996392 .09155835 .19754577 1.19593376
@@ -48,7 +48,7 @@ def test_gelu_is_what_the_style_says(block_params):
 @pytest.fixture(scope="module")
 def scanned(tiny):
     """Three scanned blocks, their parameters and an input `[2 5 16]`."""
-    blocks = layers.Blocks(depth=3, heads=2, hidden=64, style=STYLE)
+    blocks = stack.Blocks(depth=3, heads=2, hidden=64, style=STYLE)
     x = np.float32(np.random.default_rng(0).normal(size=(2, 5, 16)))
     init = functools.partial(blocks.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), x)["params"]
@@ -57,8 +57,8 @@ def scanned(tiny):
 
 def test_scan_is_a_loop_over_layers(scanned):
     blocks, params, x = scanned
-    y, collected = blocks.apply({"params": params}, x, False, collect=layers.whole)
-    block = layers.Block(2, 64, STYLE, train=False, collect=None)
+    y, collected = blocks.apply({"params": params}, x, False, collect=stack.whole)
+    block = stack.Block(2, 64, STYLE, train=False, collect=None)
     for i in range(3):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], params["block"])
         x, _ = block.apply({"params": one}, x, None, None)
@@ -122,7 +122,7 @@ def test_drop_path_grows_linearly_with_depth(scanned):
     x = np.float32(np.random.default_rng(1).normal(size=(count, 2, 16)))
     rngs = {"dropout": jax.random.key(2)}
     _, after = blocks.clone(droppath=droppath).apply(
-        {"params": params}, x, True, collect=layers.whole, rngs=rngs
+        {"params": params}, x, True, collect=stack.whole, rngs=rngs
     )
     before = np.concatenate([x[None], after[:-1]])
     same = np.all(before == np.asarray(after), axis=(2, 3)).mean(1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers, readouts, vit
+from vit_ssl_jax.models import readouts, stack, vit
 
 IMAGE = np.float32(np.random.default_rng(0).random((3, 8, 12, 3)))
 
@@ -25,7 +25,7 @@ def case(request, tiny):
 
     @jax.jit
     def streams(params):
-        out, stream = model.apply({"params": params}, IMAGE, False, layers.whole)
+        out, stream = model.apply({"params": params}, IMAGE, False, stack.whole)
         if norm:
             flat = stream.reshape(-1, *stream.shape[2:])
             final = nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)

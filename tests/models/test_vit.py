@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import stack, variants, vit
 from vit_ssl_jax.ops import posemb
 
 # Parameters with class token, learned positions and final norm at 224 px, by patch.
@@ -51,7 +51,7 @@ def test_published_parameter_counts(tiny, name):
         numbers = dict(variant=f"{name}/{patch}", posemb="learned", cls=True)
         shapes = shapes_of(tiny.vit((224, 224), **numbers), image((224, 224)))
         assert vit.parameter_count(shapes) == count
-    depth = vit.VARIANTS[name][0]
+    depth = variants.VARIANTS[name][0]
     assert vit.parameter_count(shapes["blocks"]) == depth * A_BLOCK[name]
 
 
@@ -69,7 +69,7 @@ def test_published_parameter_counts_with_a_classifier(tiny, variant):
 )
 def test_unknown_variants_are_refused(variant):
     with pytest.raises(UserError, match="config.vit.variant"):
-        vit.decode_variant(variant)
+        variants.decode(variant)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_class_token_comes_first_and_is_always_valid(make):
 def test_collect_gives_the_stream_after_every_block(make):
     model, params = make()
     x = np.float32(np.random.default_rng(2).random((2, 8, 12, 3)))
-    out, stream = model.apply({"params": params}, x, False, collect=layers.whole)
+    out, stream = model.apply({"params": params}, x, False, collect=stack.whole)
     assert stream.shape == (2, 2, 6, 32)
     last = stream[-1]
     mean, var = last.mean(-1, keepdims=True), last.var(-1, keepdims=True)
@@ -242,7 +242,7 @@ def test_without_final_norm_the_stream_comes_out(make, tiny):
     bare = model.clone(final_norm=False)
     x = np.float32(np.random.default_rng(2).random((2, 8, 12, 3)))
     rest = {k: v for k, v in params.items() if k != "norm"}
-    out, stream = bare.apply({"params": rest}, x, False, collect=layers.whole)
+    out, stream = bare.apply({"params": rest}, x, False, collect=stack.whole)
     np.testing.assert_array_equal(out, stream[-1])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tests.parity import build, ledger
 from vit_ssl_jax.interop import fair, table
 from vit_ssl_jax.methods import mae
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import stack
 from vit_ssl_jax.ops import masks, patches
 
 
@@ -60,9 +60,9 @@ def forward(model, views):
     """Every stored tensor of the network, by its name in the case."""
     tokens = model.encoder.embed(views["image"])
     kept = patches.take(model.encoder.place(tokens), views["keep"])
-    latent, blocks = model.encoder.encode(kept, False, collect=layers.whole)
+    latent, blocks = model.encoder.encode(kept, False, collect=stack.whole)
     decoded, decoder_blocks = model.decoder.decode(
-        latent, views["keep"], views["hide"], False, collect=layers.whole
+        latent, views["keep"], views["hide"], False, collect=stack.whole
     )
     # Ours is kept, then hidden tokens; theirs is in raster order.
     restore = jnp.argsort(jnp.concatenate([views["keep"], views["hide"]], 1), 1)

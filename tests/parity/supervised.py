@@ -7,7 +7,7 @@ import numpy as np
 from tests.parity import build, ledger, mae
 from vit_ssl_jax.interop import table, timm
 from vit_ssl_jax.methods import supervised
-from vit_ssl_jax.models import layers, vit
+from vit_ssl_jax.models import stack, vit
 from vit_ssl_jax.ops import posemb
 
 POOLS = {"token": "cls", "avg": "mean"}  # theirs -> ours
@@ -56,7 +56,7 @@ def given(golden):
 def forward(params, views, model):
     """Every stored tensor by its name in the case."""
     features, blocks = model.encoder.apply(
-        {"params": params["encoder"]}, views["image"], False, collect=layers.whole
+        {"params": params["encoder"]}, views["image"], False, collect=stack.whole
     )
     _, captured = model.apply(
         {"params": params}, views, False, capture_intermediates=True

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_ssl_jax.models import vit
+from vit_ssl_jax.models import variants
 
 
 class Block(nn.Module):
@@ -51,7 +51,7 @@ class ViT(nn.Module):
 
     def __init__(self, config, size, final_norm=True):
         super().__init__()
-        shape = vit.decode_variant(config.variant)
+        shape = variants.decode(config.variant)
         self.width, self.patch = shape["width"], shape["patch"]
         self.grid = size[0] // self.patch, size[1] // self.patch
         self.tokens, self.cls = self.grid[0] * self.grid[1], config.cls

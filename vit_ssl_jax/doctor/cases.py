@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_ssl_jax import partition, step
-from vit_ssl_jax.models import attention, layers
+from vit_ssl_jax.models import attention, stack
 from vit_ssl_jax.models.fused import blocks as fused
 
 DEPTH = 2
@@ -24,7 +24,7 @@ CPU_ROWS = 1024
 class Case:
     """Blocks as a step runs them: on tokens `[B N D]`, some of them not valid."""
 
-    blocks: layers.Blocks
+    blocks: stack.Blocks
     shape: tuple
     axes: int  # of `valid`: 0 all are, 1 the first of an image `[B]`, 2 any `[B N]`
 
@@ -35,12 +35,12 @@ class Case:
 
 
 def find_cases(run):
-    """Every kind of `layers.Blocks` that the step of a `build.Run` calls: `[Case]`."""
-    cases, call = {}, inspect.signature(layers.Blocks.__call__)
+    """Every kind of `stack.Blocks` that the step of a `build.Run` calls: `[Case]`."""
+    cases, call = {}, inspect.signature(stack.Blocks.__call__)
 
     def listen(function, args, kwargs, context):
         blocks = context.module
-        if isinstance(blocks, layers.Blocks) and context.method_name == "__call__":
+        if isinstance(blocks, stack.Blocks) and context.method_name == "__call__":
             given = call.bind(blocks, *args, **kwargs).arguments
             if given.get("collect") is None:
                 cases[make_case(blocks, given, run.mesh)] = None
@@ -68,7 +68,7 @@ def make_case(blocks, given, mesh):
     # A power of two, so that kernels choose the tiles that they have for many images.
     most = 2 ** max(most // fused.padded(tokens), 1).bit_length() // 2
     images = min(batch // ways, most)
-    two = layers.Blocks(DEPTH, blocks.heads, blocks.hidden, blocks.style, parent=None)
+    two = stack.Blocks(DEPTH, blocks.heads, blocks.hidden, blocks.style, parent=None)
     return Case(two, (images * ways, tokens, width), axes)
 
 

@@ -6,6 +6,7 @@ of ours: an import compares them, an export makes them anew.
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.interop import timm
+from vit_ssl_jax.interop.names import HF_VIT, TIMM
 from vit_ssl_jax.interop.table import (
     Fixed,
     dense_rows,
@@ -39,21 +40,46 @@ def predictor_rows(predictor, inputs):
 
 def decoder_rows(decoder, name, head, inputs):
     """Rows of a `models.decoder.Decoder` that both sides call `name`."""
-    width = decoder.width
+    names = TIMM | {"block": f"{name}_blocks.{{i}}."}
+    return narrow_rows(decoder, name, f"{name}_", head, inputs, names)
+
+
+def narrow_rows(decoder, ours, theirs, head, inputs, names):
+    """Rows of a `Decoder` called `ours`, whose names there begin with `theirs`."""
+    width, name = decoder.width, f"{theirs}pos_embed"
     table = timm.sincos(decoder.grid, width, decoder.cls)
+    places = Fixed(name, table)
+    if decoder.posemb == "learned":
+        places = row(name, f"{ours}/posemb", table.shape, None)
     return [
-        Fixed(f"{name}_pos_embed", table),
-        *dense_rows(f"{name}_embed", f"{name}/embed", inputs, width, None),
+        places,
+        *dense_rows(f"{theirs}embed", f"{ours}/embed", inputs, width, None),
         *timm.block_rows(
-            f"{name}_blocks",
-            name,
+            names,
+            ours,
             width=width,
             hidden=decoder.hidden,
             heads=decoder.heads,
             depth=decoder.depth,
         ),
-        *norm_rows(f"{name}_norm", f"{name}/norm", width, None),
-        *dense_rows(f"{name}_{head}", f"{name}/head", width, decoder.features, None),
+        *norm_rows(f"{theirs}norm", f"{ours}/norm", width, None),
+        *dense_rows(f"{theirs}{head}", f"{ours}/head", width, decoder.features, None),
+    ]
+
+
+def hf_mae_rows(model):
+    """Rows of `methods.mae.MAE` under transformers' names, `vit.` left out.
+
+    Its decoder's layers are `decoder.decoder_layers.{i}`, as in published files.
+    """
+    width, theirs = model.decoder.width, "decoder.decoder_"
+    names = HF_VIT | {"block": theirs + "layers.{i}."}
+    return [
+        *timm.encoder_rows(model.encoder, HF_VIT),
+        row("decoder.mask_token", "decoder/mask_token", (1, 1, width), None),
+        *narrow_rows(
+            model.decoder, "decoder", theirs, "pred", model.encoder.width, names
+        ),
     ]
 
 

@@ -4,7 +4,6 @@ Both are the same network. SlowFast keeps timm's names in the encoder, without i
 which belongs to the prediction head there; mmpretrain has names of its own.
 """
 
-import dataclasses
 import re
 
 from vit_ssl_jax.interop import timm
@@ -39,10 +38,7 @@ def slowfast_rows(model):
 
 def mmpretrain_rows(model):
     """Rows of `MaskFeat` by mmpretrain's names (`selfsup/maskfeat.py`)."""
-    return [
-        dataclasses.replace(r, theirs=mmpretrain_name(r.theirs))
-        for r in slowfast_rows(model)
-    ]
+    return [r.renamed(mmpretrain_name) for r in slowfast_rows(model)]
 
 
 def mmpretrain_name(name):

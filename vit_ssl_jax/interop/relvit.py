@@ -7,7 +7,6 @@ same goes for `backbone.pos_embed`, which is always stored, where the encoder ha
 positions (upstream).
 """
 
-import dataclasses
 import re
 
 from vit_ssl_jax.interop import timm
@@ -41,10 +40,7 @@ def classifier_rows(model):
 
 def backbone_rows(vit):
     """Rows of the encoder: timm's names behind `backbone.`"""
-    return [
-        dataclasses.replace(r, theirs=f"backbone.{r.theirs}")
-        for r in timm.encoder_rows(vit)
-    ]
+    return [r.renamed(lambda name: f"backbone.{name}") for r in timm.encoder_rows(vit)]
 
 
 def pair_rows(theirs, ours, heads, width):

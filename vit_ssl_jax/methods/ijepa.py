@@ -72,7 +72,7 @@ class IJEPA(nn.Module):
         ids, valid = (views[n].reshape(b, e * k) for n in ("context", "context_valid"))
         kept = patches.take(tokens, ids).reshape(b * e, k, -1)
         lengths = valid.reshape(b * e, k).sum(-1, dtype=jnp.int32)  # they come first
-        latent = self.encoder.encode(kept, train, lengths)
+        latent = self.encoder.encode(kept, train, lengths, ids=ids.reshape(b * e, k))
 
         # One forward a target block and context: blocks never see each other.
         def pair(context, target):

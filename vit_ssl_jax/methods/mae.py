@@ -10,7 +10,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_ssl_jax.checks import MIN_ONE, SHARE
+from vit_ssl_jax.checks import MIN_ONE, SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
@@ -26,6 +26,8 @@ class Config:
     decoder_depth: int
     decoder_heads: int
     norm_pixels: bool  # standardise every target patch (norm_pix_loss)
+    # "sincos", or "learned": of weights with another table. Older runs don't say.
+    decoder_posemb: str = "sincos"
 
 
 RANGES = {
@@ -33,6 +35,7 @@ RANGES = {
     "decoder_width": MIN_ONE,
     "decoder_depth": MIN_ONE,
     "decoder_heads": MIN_ONE,
+    "decoder_posemb": one_of("sincos", "learned"),
 }
 
 
@@ -45,7 +48,8 @@ class MAE(nn.Module):
     def __call__(self, views, train):
         """Pixels of the hidden patches: `[B M P*P*C]` float32."""
         tokens = self.encoder.place(self.encoder.embed(views["image"]))
-        latent = self.encoder.encode(patches.take(tokens, views["keep"]), train)
+        keep = views["keep"]
+        latent = self.encoder.encode(patches.take(tokens, keep), train, ids=keep)
         return self.decoder(latent, views["keep"], views["hide"], train)
 
 
@@ -132,6 +136,7 @@ def make(c, context):
             features=3 * encoder.patch**2,
             cls=encoder.cls,
             style=encoder.style,
+            posemb=c.decoder_posemb,
         ),
     )
 

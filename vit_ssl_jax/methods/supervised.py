@@ -21,7 +21,8 @@ from vit_ssl_jax.ops import images, mixing
 class Config:
     """Hyper-parameters of the objective."""
 
-    pool: str  # "cls": the class token; "mean": patches, normed after pooling
+    # "cls": the class token; "mean": patches, normed after pooling; "normed_mean": normed
+    pool: str  # before it, as in big_vision's "gap"
     loss: str  # "softmax", or "sigmoid": every class by itself, summed
     label_smoothing: float
     representation: int  # width of a tanh layer before the classifier, 0: none
@@ -36,7 +37,7 @@ class Config:
 
 
 RANGES = {
-    "pool": one_of("cls", "mean"),
+    "pool": one_of("cls", "mean", "normed_mean"),
     "loss": one_of("softmax", "sigmoid"),
     "label_smoothing": BELOW_ONE,
     "representation": ("at least 0", lambda x: x >= 0),
@@ -151,7 +152,7 @@ def update_ema(ema, params, targets, step, *, decay):
 
 def make(c, context):
     """Closes the functions over a run's numbers."""
-    encoder = context.vit(final_norm=c.pool == "cls")
+    encoder = context.vit(final_norm=c.pool != "mean")
     vit.check_pool(c.pool, encoder.cls)
     if context.num_classes < 2:
         raise UserError(

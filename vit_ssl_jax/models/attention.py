@@ -58,7 +58,7 @@ def with_class_token(valid):
 
 
 def choose_flash(blocks, shape):
-    """Whether the attention of `layers.Blocks` on `[B N D]` is cuDNN's.
+    """Whether the attention of `stack.Blocks` on `[B N D]` is cuDNN's.
 
     Raises UserError where it can't be on a GPU and `config.vit.kernels` is "fused".
     """

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vit_ssl_jax import partition
-from vit_ssl_jax.models import attention, layers
+from vit_ssl_jax.models import attention, layers, stack
 from vit_ssl_jax.ops import posemb
 
 
@@ -23,12 +23,16 @@ class Decoder(nn.Module):
     features: int  # of a prediction
     cls: bool  # the context starts with a class token (position zero)
     style: layers.Style
+    posemb: str = "sincos"  # fixed; "learned": a parameter, with a class token's row
 
     def setup(self):
         init = self.style.initial
+        if self.posemb == "learned":
+            shape = (1, self.grid[0] * self.grid[1] + self.cls, self.width)
+            self.table = self.param("posemb", init.posemb(self.width), shape)
         self.embed = layers.dense(self.width, self.style, "embed")
         self.mask_token = self.param("mask_token", init.token, (1, 1, self.width))
-        self.blocks = layers.Blocks(self.depth, self.heads, self.hidden, self.style)
+        self.blocks = stack.Blocks(self.depth, self.heads, self.hidden, self.style)
         self.norm = layers.norm(self.style, "norm")
         self.head = layers.dense(self.features, self.style, "head")
 
@@ -43,8 +47,14 @@ class Decoder(nn.Module):
 
     def decode(self, context, context_ids, ids, train, valid=None, collect=None):
         """Normed tokens `[B K(+1)+M width]`, context first, and the blocks' outputs."""
-        table = jnp.asarray(posemb.sincos(self.grid, self.width))
-        places = jnp.pad(table[context_ids], ((0, 0), (int(self.cls), 0), (0, 0)))
+        cls = int(self.cls)
+        if self.posemb == "learned":
+            first, table = self.table[:, :cls], self.table[0, cls:]
+        else:
+            table = jnp.asarray(posemb.sincos(self.grid, self.width))
+            first = jnp.zeros((1, cls, self.width))
+        first = jnp.broadcast_to(first, (len(context), cls, self.width))
+        places = jnp.concatenate([first, table[context_ids]], axis=1)
         x = jnp.concatenate(
             [self.embed(context) + places, self.mask_token + table[ids]], axis=1
         )

@@ -33,7 +33,8 @@ class Dense(nn.Module):
     """Dense layer `[B N C] -> [B N F]` in `dtype`; `kernel [C F]`, `bias [F]` float32.
 
     They are drawn as if C and F were single axes. `apart`: along the first of F, a tuple
-    of arrays, each of a product of its own where that is at least as fast.
+    of arrays, each of a product of its own where that is at least as fast. `biased`:
+    which entries of that axis have a bias; (): all.
     """
 
     features: tuple
@@ -42,6 +43,7 @@ class Dense(nn.Module):
     kernel_init: Callable
     bias_init: Callable
     apart: bool = False
+    biased: tuple = ()
 
     @nn.compact
     def __call__(self, x):
@@ -53,6 +55,9 @@ class Dense(nn.Module):
         shape = (*x.shape[-self.axes :], *self.features)
         kernel = self.param("kernel", flat, shape)
         bias = self.param("bias", self.bias_init, self.features)
+        if not all(self.biased):
+            has = jnp.array(self.biased).reshape(-1, *[1] * (bias.ndim - 1))
+            bias = jnp.where(has, bias, 0)
         if is_low(self.dtype):
             out = keep(affine(x, kernel, bias))
             first = out.ndim - len(self.features)

@@ -4,7 +4,6 @@ B batch, H W C image, P patch side, N tokens, D width, A heads, L layers.
 """
 
 import math
-import re
 
 import flax.linen as nn
 import jax
@@ -12,51 +11,18 @@ import jax.numpy as jnp
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError, check_choice
-from vit_ssl_jax.models import attention, layers, readouts
+from vit_ssl_jax.models import attention, layers, readouts, stack, variants
 from vit_ssl_jax.models.dropout import drop
-from vit_ssl_jax.ops import patches, posemb
+from vit_ssl_jax.ops import patches, posemb, rope
 
-# name: depth, width, MLP width, heads. Ti, S: DeiT (2021), table 1; B, L, H: ViT,
-# table 1; g, G: Zhai et al. (2022), table 2.
-VARIANTS = {
-    "Ti": (12, 192, 768, 3),
-    "S": (12, 384, 1536, 6),
-    "B": (12, 768, 3072, 12),
-    "L": (24, 1024, 4096, 16),
-    "H": (32, 1280, 5120, 16),
-    "g": (40, 1408, 6144, 16),
-    "G": (48, 1664, 8192, 16),
-}
 POSEMBS = ("none", "learned", "sincos", "sincos_big_vision")
 
 
-def decode_variant(variant):
-    """Splits "B/16" into depth, width, hidden, heads and patch.
-
-    Any other shape is spelt "depth x width x heads / patch", e.g. "4x128x4/4" (the MLP
-    is four widths wide). Raises UserError where the name isn't understood.
-    """
-    name, _, patch = variant.partition("/")
-    free = re.fullmatch(r"(\d+)x(\d+)x(\d+)", name)
-    if not patch.isdecimal() or int(patch) < 1 or not (name in VARIANTS or free):
-        raise UserError(
-            f"config.vit.variant: {variant!r} is not a ViT; say NAME/PATCH with NAME "
-            f"one of {', '.join(VARIANTS)} or DEPTHxWIDTHxHEADS: 'B/16', '4x128x4/4'"
-        )
-    if free:
-        depth, width, heads = map(int, free.groups())
-        hidden = 4 * width
-    else:
-        depth, width, hidden, heads = VARIANTS[name]
-    if min(depth, width, heads) < 1 or width % heads:
-        raise UserError(
-            f"config.vit.variant: {variant!r}: {heads} heads must divide width {width}"
-        )
-    return dict(depth=depth, width=width, hidden=hidden, heads=heads, patch=int(patch))
-
-
 class ViT(nn.Module):
-    """Images to tokens. A class token, where there is one, is token 0 of the output."""
+    """Images to tokens. A class token, where there is one, is token 0 of the output.
+
+    Registers (Darcet et al., 2024) are tokens inside alone: no output has them.
+    """
 
     grid: tuple  # (rows, columns) of patches
     patch: int
@@ -70,6 +36,9 @@ class ViT(nn.Module):
     droppath: float  # stochastic depth of the last block
     dropout: float  # after the position table and every dense layer but qkv
     style: layers.Style
+    registers: int = 0  # further tokens without a position, behind the class token
+    rope: float = 0.0  # base of DINOv3's rotary positions, 0.0: none
+    form: layers.Form = layers.Form()
 
     @property
     def size(self):
@@ -92,13 +61,17 @@ class ViT(nn.Module):
             # Row 0 belongs to the class token, as in ViT and timm.
             shape = (1, tokens + self.cls, self.width)
             self.table = self.param("posemb", init.posemb(self.width), shape)
-        self.blocks = layers.Blocks(
+        if self.registers:
+            shape = (1, self.registers, self.width)
+            self.register_tokens = self.param("registers", init.token, shape)
+        self.blocks = stack.Blocks(
             self.depth,
             self.heads,
             self.hidden,
             self.style,
             self.droppath,
             self.dropout,
+            self.form,
         )
         if self.final_norm:
             self.norm = layers.norm(self.style, "norm")
@@ -160,25 +133,53 @@ class ViT(nn.Module):
         endpoint = self.posemb == "sincos_big_vision"
         return jnp.asarray(posemb.sincos(self.grid, self.width, endpoint))[None]
 
-    def encode(self, tokens, train, valid=None, collect=None):
+    def encode(self, tokens, train, valid=None, collect=None, ids=None):
         """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
 
         `valid`: bool `[B K]`, or int32 `[B]`, so many of the first. Others are never
         attended to, their own outputs are meaningless. With `collect`, a function of the
         residual stream `[B K(+1) D]`, also what it makes of every block's, `[L ...]`.
+        `ids [B K]`: which patches they are, for rotary positions; None: all, in order.
         """
+        table = self.rotations(tokens, ids) if self.rope else None
+        tokens = jnp.concatenate([*self.prefix(tokens.shape[0]), tokens], axis=1)
+        for _ in range(self.cls + self.registers):
+            valid = attention.with_class_token(valid)
+        if train and self.dropout:
+            tokens = drop(tokens, self.make_rng("dropout"), self.dropout)
+        seen = collect and (lambda x: collect(self.without_registers(x)))
+        x, collected = self.blocks(tokens, train, valid, seen, table)
+        x = self.norm(x) if self.final_norm else x
+        x = self.without_registers(x)
+        return (x, collected) if collect else x
+
+    def prefix(self, batch):
+        """Class token and registers, a list of `[B 1 D]` and `[B R D]`, as they are."""
+        tokens = []
         if self.cls:
             token = self.cls_token
             if self.posemb == "learned":
                 token = token + self.table[:, :1]
-            token = jnp.broadcast_to(token, (len(tokens), 1, self.width))
-            tokens = jnp.concatenate([token, tokens], axis=1)
-            valid = attention.with_class_token(valid)
-        if train and self.dropout:
-            tokens = drop(tokens, self.make_rng("dropout"), self.dropout)
-        x, collected = self.blocks(tokens, train, valid, collect)
-        x = self.norm(x) if self.final_norm else x
-        return (x, collected) if collect else x
+            tokens.append(token)
+        if self.registers:
+            tokens.append(self.register_tokens)
+        return [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in tokens]
+
+    def without_registers(self, x):
+        """All but the registers: `[B 1+R+K D] -> [B 1+K D]`."""
+        parts = x[:, : int(self.cls)], x[:, self.cls + self.registers :]
+        return jnp.concatenate(parts, axis=1) if self.registers else x
+
+    def rotations(self, tokens, ids):
+        """Cosines and sines of the tokens that `encode` makes: `[B 1+R+K 2 E]`."""
+        table = rope.table(self.grid, self.width // self.heads, self.rope)
+        if ids is None and tokens.shape[1] != len(table):
+            raise ValueError(
+                f"{tokens.shape[1]} patches, but the rotary positions are those of "
+                f"{len(table)}"
+            )
+        table = jnp.asarray(table)[None] if ids is None else jnp.asarray(table)[ids]
+        return rope.with_still(table, self.cls + self.registers)
 
 
 def make_vit(config, size, *, final_norm=True):
@@ -186,7 +187,7 @@ def make_vit(config, size, *, final_norm=True):
 
     Raises UserError where the patch doesn't divide the image, or a value is unknown.
     """
-    shape = decode_variant(config.variant)
+    shape = variants.decode(config.variant)
     patch = shape["patch"]
     if any(side % patch or side < patch for side in size):
         raise UserError(
@@ -194,6 +195,11 @@ def make_vit(config, size, *, final_norm=True):
             f"of {patch} px of config.vit.variant={config.variant!r}"
         )
     check_choice("config.vit.posemb", config.posemb, POSEMBS)
+    if shape["rope"] and shape["width"] // shape["heads"] % 4:
+        raise UserError(
+            f"config.vit.variant: {config.variant!r}: rotary positions need heads whose "
+            "width is divisible by 4"
+        )
     if config.posemb.startswith("sincos") and shape["width"] % 4:
         raise UserError(
             f"config.vit.variant: {config.variant!r}: a sine-cosine position table "
@@ -207,6 +213,7 @@ def make_vit(config, size, *, final_norm=True):
         droppath=config.droppath,
         dropout=config.dropout,
         style=make_style(config),
+        form=layers.Form(**{name: shape.pop(name) for name in variants.OF_BLOCKS}),
         **shape,
     )
 

@@ -1,6 +1,8 @@
 """Reads checkpoints of this and of other runs: an encoder, all parameters, a part."""
 
 import contextlib
+import dataclasses
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -27,10 +29,48 @@ def find_folder(path):
     return root / str(max(steps))
 
 
-def load_encoder(path, like):
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a run."""
+
+    folder: Any  # epath.Path, `checkpoints/STEP`
+
+    @property
+    def step(self):
+        """How many steps it was trained for."""
+        return int(self.folder.name)
+
+    @property
+    def label(self):
+        """What to call it in names of files: run and step."""
+        return f"{self.folder.parent.parent.name}-{self.folder.name}"
+
+    @property
+    def home(self):
+        """The run's workdir."""
+        return self.folder.parent.parent
+
+    @property
+    def parts(self):
+        """Names of the model's parts that were saved: "encoder" and others."""
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+            return list(reader.metadata(self.folder / "state").tree["params"])
+
+    def read(self, choose):
+        """Restores the part of the state that `choose(metadata) -> shapes` asks for."""
+        return read_part(self.folder, choose)
+
+
+def opened(path):
+    """The `Saved` of a path as of `find_folder`; what can be read already is itself."""
+    return path if hasattr(path, "read") else Saved(find_folder(path))
+
+
+def load_encoder(path, like, part=""):
     """The encoder of another run's newest checkpoint: `(params, folder)`.
 
-    `path` is that run's workdir or a `checkpoints/STEP` in it; `like` the encoder's
+    `path` is that run's workdir or a `checkpoints/STEP` in it, or a `weights.Weights`;
+    `part` "params" or "ema", "" the one that downstream tasks use; `like` the encoder's
     parameters as ShapeDtypeStructs with the shardings to restore to. Where the run kept
     a teacher (I-JEPA) or averaged weights, it is theirs. Differences that are fine: a
     final norm that `like` has no use for, which is left out; and a learned position
@@ -38,11 +78,13 @@ def load_encoder(path, like):
     whole on every device. Raises UserError for all others, and where nothing can be
     read. Unlike `restore` it can't check the digest, which is that of the whole state.
     """
-    folder = find_folder(path)
+    source = opened(path)
+    folder = source.folder
 
     def choose(tree):
-        part = "ema" if "encoder" in (tree["ema"] or {}) else "params"
-        saved, wanted = shapes_of(tree[part]["encoder"]), dict(like)
+        taught = "ema" if "encoder" in (tree["ema"] or {}) else "params"
+        chosen = part or taught
+        saved, wanted = shapes_of(tree[chosen]["encoder"]), dict(like)
         table, ours = saved.get("posemb"), wanted.pop("posemb", None)
         if table and ours:
             shape = table if table[-1] == ours.shape[-1] else ours.shape
@@ -52,10 +94,10 @@ def load_encoder(path, like):
         saved = {k: v for k, v in saved.items() if k not in unused}
         if saved != shapes_of(wanted):
             raise UserError(mismatch(folder, saved, shapes_of(wanted)))
-        return {part: {"encoder": wanted}}
+        return {chosen: {"encoder": wanted}}
 
-    (part,) = read_part(folder, choose).values()
-    return part["encoder"], folder
+    (found,) = source.read(choose).values()
+    return found["encoder"], folder
 
 
 def load_params(path, params, ema=None):
@@ -65,10 +107,8 @@ def load_params(path, params, ema=None):
     the run's `TrainState`. Without `ema` none is read. Raises UserError where the model
     is another or nothing can be read.
     """
-    folder, wanted = (
-        find_folder(path),
-        {"params": params} | ({"ema": ema} if ema else {}),
-    )
+    source = opened(path)
+    folder, wanted = source.folder, {"params": params} | ({"ema": ema} if ema else {})
 
     def choose(tree):
         for part, like in wanted.items():
@@ -76,7 +116,7 @@ def load_params(path, params, ema=None):
                 raise UserError(mismatch(folder, saved, shapes_of(like)))
         return wanted
 
-    parts = read_part(folder, choose)
+    parts = source.read(choose)
     return parts["params"], parts.get("ema", {}), folder
 
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from tests.kernels import simulator
 from vit_ssl_jax import partition
 from vit_ssl_jax.kernels import layer, parts
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import layers, stack
 from vit_ssl_jax.models.fused import blocks as fused
 from vit_ssl_jax.models.fused import exchange
 
@@ -22,7 +22,7 @@ DEPTH, HEADS, WIDTH, WIDE, IMAGES, TOKENS = 3, 2, 16, 24, 4, 11
 STYLE = layers.Style(
     dtype="float32", norm_eps=1e-6, gelu="tanh", init="timm", remat="none", unroll=1
 )
-BLOCKS = layers.Blocks(DEPTH, HEADS, WIDE, STYLE)
+BLOCKS = stack.Blocks(DEPTH, HEADS, WIDE, STYLE)
 FAST = layer.BlockStyle(
     heads=HEADS,
     eps=1e-6,
@@ -174,7 +174,7 @@ def test_a_layer_is_joined_and_its_gradients_are_summed_where_moments_are(
 ):
     """On 2 x 2 devices, each with parameters' shards and gradients of its own."""
     mesh = partition.make_mesh(dict(data=2, fsdp=2, tensor=1), jax.devices()[:4])
-    model = layers.Blocks(DEPTH, heads, WIDE, STYLE)
+    model = stack.Blocks(DEPTH, heads, WIDE, STYLE)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False),
         jax.random.key(0),

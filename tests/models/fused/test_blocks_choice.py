@@ -13,7 +13,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.kernels import layer
-from vit_ssl_jax.models import layers
+from vit_ssl_jax.models import layers, stack
 from vit_ssl_jax.models.fused import blocks as fused
 
 STYLE = layers.Style(
@@ -34,7 +34,7 @@ def under(kind="TPU v5 lite", sizes=(4, 2, 1)):
 def low(depth=2, heads=2, hidden=256, droppath=0.0, dropout=0.0, **style):
     """Blocks in bfloat16."""
     style = dataclasses.replace(STYLE, **dict(dtype="bfloat16") | style)
-    return layers.Blocks(depth, heads, hidden, style, droppath, dropout)
+    return stack.Blocks(depth, heads, hidden, style, droppath, dropout)
 
 
 def test_the_choice_carries_the_style():
@@ -187,7 +187,7 @@ def test_blocks_are_fused_on_a_tpu_and_nowhere_else():
     blocks = low(droppath=0.1, dropout=0.1)
     with under():
         text, shapes = traced(blocks)
-        collected, _ = traced(blocks, collect=layers.whole)
+        collected, _ = traced(blocks, collect=stack.whole)
         wide, _ = traced(blocks.clone(style=STYLE))
     for name in ("project", "attend", "mix"):
         assert f"name={name}\n" in text or f"name={name} " in text

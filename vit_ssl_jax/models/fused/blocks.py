@@ -1,6 +1,6 @@
 """Blocks by fused TPU kernels, where the chip, the shapes and the mesh allow it.
 
-The parameters are those of `layers.Blocks`, and so is the result up to rounding; the
+The parameters are those of `stack.Blocks`, and so is the result up to rounding; the
 plain blocks are what it is tested against.
 """
 
@@ -36,8 +36,8 @@ CHIPS = {
 }
 
 
-def choose(blocks, shape):
-    """Chooses how kernels run `layers.Blocks` on `[B N D]`: `layer.BlockStyle` or None.
+def choose(blocks, shape, rotated=False):
+    """Chooses how kernels run `stack.Blocks` on `[B N D]`: `layer.BlockStyle` or None.
 
     None where they can't (`find_style`) or `config.vit.kernels` is "plain". Raises
     UserError where they can't and it is "fused", but on GPUs, whose blocks are plain
@@ -46,6 +46,8 @@ def choose(blocks, shape):
     if blocks.style.kernels == "plain":
         return None
     style, reason = find_style(blocks, shape)
+    if rotated:
+        style, reason = None, "they have no rotary positions (rope in the variant)"
     if reason and blocks.style.kernels == "fused" and device.platform() != "gpu":
         raise UserError(
             f"config.vit.kernels: 'fused' can't be for tokens [B N D] = {list(shape)}: "
@@ -65,6 +67,8 @@ def find_style(blocks, shape):
     if jax.__version_info__ < OLDEST_JAX:
         wanted = ".".join(map(str, OLDEST_JAX))
         return None, f"jax {jax.__version__} is older than {wanted}, which kernels need"
+    if blocks.form != type(blocks.form)():
+        return None, "they have no layerscale, SwiGLU or missing biases (the variant)"
     if blocks.style.dtype != "bfloat16":
         return None, f"they need bfloat16, not {blocks.style.dtype} (config.vit.dtype)"
     room, own, fast = CHIPS[kind]
