@@ -8,7 +8,7 @@ import numpy as np
 
 from vit_ssl_jax import partition, recipes, weights
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import variants
+from vit_ssl_jax.models import layers, variants
 from vit_ssl_jax.ops import posemb
 from vit_ssl_jax.workdir import restore
 from vit_ssl_jax.workdir.folder import find
@@ -144,9 +144,7 @@ def load(path, encoder, like, part=""):
 
 def check_encoder(path, encoder):
     """The other run's config; raises UserError where only one ViT has a class token,
-
-    or registers, LayerScale and the like.
-    """
+    registers, LayerScale or the like."""
     theirs = read_config(open_saved(path))
     name = getattr(path, "folder", path)
     if theirs.get("vit.cls", encoder.cls) != encoder.cls:
@@ -156,12 +154,8 @@ def check_encoder(path, encoder):
             f"--config.vit.cls={theirs['vit.cls']}"
         )
     shape = variants.decode(theirs["vit.variant"])
-    form = encoder.form
-    ours = (encoder.registers, encoder.rope, bool(form.layerscale))
-    ours += (form.mlp, form.qkv_bias)
-    its = (shape["registers"], shape["rope"], bool(shape["layerscale"]))
-    its += (shape["mlp"], shape["qkv_bias"])
-    if ours != its:
+    form = layers.Form(**{part: shape[part] for part in variants.OF_BLOCKS})
+    if (shape["registers"], form.kind) != (encoder.registers, encoder.form.kind):
         raise UserError(
             f"{name}: its ViT is of another kind; set "
             f"--config.vit.variant={theirs['vit.variant']}"

@@ -30,7 +30,6 @@ SMALL = {
 # matrices to round in encoder and decoder.
 CASES = [
     ("mae", 1, 3 * 6),
-    ("ijepa", 1, 3 * 6 + 2 * 3),
     ("ijepa", 2, 3 * 6 + 2 * 3 + 5),
     ("wide", 2, 3 * 6 + 3 + 2 * 4),
 ]

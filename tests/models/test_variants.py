@@ -1,6 +1,7 @@
 """Names of ViTs: split, put together again, and what is refused."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,7 @@ def make_vit(**changes):
         dropout=0.0,
         style=STYLE,
         registers=2,
-        rope=100.0,
-        form=layers.Form(layerscale=0.5, mlp="swiglu", qkv_bias="qv"),
+        form=layers.Form(rope=100.0, layerscale=0.5, mlp="swiglu", qkv_bias="qv"),
     )
     return vit.ViT(**values | changes)
 
@@ -138,13 +138,15 @@ def test_rotation_turns_pairs_by_their_angle():
     np.testing.assert_allclose(turned, expected, atol=1e-5)
 
 
-def test_the_fused_kernels_leave_such_blocks_alone():
-    form = layers.Form(layerscale=0.5)
-    blocks = stack.Blocks(2, 4, 48, STYLE, form=form)
-    style = dataclasses.replace(STYLE, kernels="fused", dtype="bfloat16")
-    mesh = jax.make_mesh((1,), ("data",))
-    with jax.set_mesh(mesh):
-        assert fused.choose(blocks, (2, 15, 32), rotated=True) is None
-        only = blocks.clone(style=style)
-        with pytest.raises(UserError, match="they have no rotary positions"):
-            fused.choose(only, (2, 15, 32), rotated=True)
+def test_the_fused_kernels_leave_such_blocks_alone(monkeypatch):
+    """On a chip that has them; where only they are asked for, the reason is told."""
+    kind = next(iter(fused.CHIPS))
+    device = types.SimpleNamespace(device_kind=kind)
+    mesh = types.SimpleNamespace(empty=False, abstract_device=device)
+    monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda: mesh)
+    only = dataclasses.replace(STYLE, kernels="fused", dtype="bfloat16")
+    for change in (dict(rope=100.0), dict(layerscale=0.5), dict(mlp="swiglu")):
+        blocks = stack.Blocks(2, 4, 48, STYLE, form=layers.Form(**change))
+        assert fused.choose(blocks, (2, 15, 32)) is None
+        with pytest.raises(UserError, match="they have no rope, layerscale, SwiGLU"):
+            fused.choose(blocks.clone(style=only), (2, 15, 32))

@@ -14,17 +14,6 @@ from vit_ssl_jax.models import layers
 from vit_ssl_jax.plan import contracts, topologies
 from vit_ssl_jax.plan.program import collectives, hlo
 
-METHODS = [
-    "supervised",
-    "mae",
-    "ijepa",
-    "maskfeat",
-    "relvit",
-    "rotation",
-    "jigsaw",
-    "context",
-    "colorization",
-]
 TOPOLOGY = "v5e:2x2"
 
 
@@ -69,11 +58,11 @@ def shrink(config, variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_to_the_contracts(compile_step, method):
+@pytest.mark.parametrize("method", ["supervised", "ijepa"])
+def test_plain_blocks_keep_to_the_contracts(compile_step, method):
     """Nothing but parameters is gathered, no float32 matmul, no host, no copy.
 
-    Of plain blocks; of fused ones, at full width, see tests/compiled/test_steps.py.
+    Every method's, of fused blocks at full width: tests/compiled/test_steps.py.
     """
     text = compile_step(method, variant="2x64x2/2")
     assert "all-gather" in text  # of parameters

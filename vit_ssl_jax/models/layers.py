@@ -46,11 +46,15 @@ class Style:
 class Form:
     """What the blocks of later ViTs have beyond those of the first (`variants.EXTRAS`)."""
 
-    layerscale: float = (
-        0.0  # first factor of a branch (Touvron et al., 2021), 0.0: none
-    )
+    rope: float = 0.0  # base of DINOv3's rotary positions, 0.0: none
+    layerscale: float = 0.0  # first factor of a branch (CaiT, 2021), 0.0: none
     mlp: str = "gelu"  # or "swiglu" (Shazeer, 2020)
     qkv_bias: str = "qkv"  # those of queries, keys and values that have a bias
+
+    @property
+    def kind(self):
+        """What two forms share that weights of one fit: not how they are initialised."""
+        return self.rope, bool(self.layerscale), self.mlp, self.qkv_bias
 
 
 def norm(style, name, bias_init=nn.initializers.zeros):

@@ -89,7 +89,7 @@ class Blocks(nn.Module):
         `rope.rotate`, or None. Block i drops its branches with probability
         `droppath * i / (L - 1)`.
         """
-        fast = fused.choose(self, x.shape, rotations is not None)
+        fast = fused.choose(self, x.shape)
         if fast and not collect and not self.is_initializing():
             block = self.variables["params"]["block"]
             noise = fused.draw_noise(self, len(x), train)

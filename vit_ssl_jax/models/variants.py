@@ -25,7 +25,7 @@ EXTRAS = {
     "qkv_bias": ("qkv", "which of queries, keys, values have a bias: qkv, qv or none"),
 }
 CHOICES = {"mlp": ("gelu", "swiglu"), "qkv_bias": ("qkv", "qv", "none")}
-OF_BLOCKS = ("layerscale", "mlp", "qkv_bias")  # fields of `layers.Form`
+OF_BLOCKS = ("rope", "layerscale", "mlp", "qkv_bias")  # fields of `layers.Form`
 
 
 def decode(variant: str) -> dict:
@@ -54,6 +54,11 @@ def decode(variant: str) -> dict:
         )
     shape = dict(depth=depth, width=width, heads=heads, patch=int(patch))
     shape |= decode_extras(variant, extras)
+    if shape["rope"] and width // heads % 4:
+        raise UserError(
+            f"config.vit.variant: {variant!r}: rotary positions need heads whose width is "
+            "divisible by 4"
+        )
     return shape | {"hidden": shape["hidden"] or hidden}
 
 

@@ -37,8 +37,12 @@ class ViT(nn.Module):
     dropout: float  # after the position table and every dense layer but qkv
     style: layers.Style
     registers: int = 0  # further tokens without a position, behind the class token
-    rope: float = 0.0  # base of DINOv3's rotary positions, 0.0: none
     form: layers.Form = layers.Form()
+
+    @property
+    def rope(self):
+        """Base of the rotary positions of its patches, 0.0 without."""
+        return self.form.rope
 
     @property
     def size(self):
@@ -195,11 +199,6 @@ def make_vit(config, size, *, final_norm=True):
             f"of {patch} px of config.vit.variant={config.variant!r}"
         )
     check_choice("config.vit.posemb", config.posemb, POSEMBS)
-    if shape["rope"] and shape["width"] // shape["heads"] % 4:
-        raise UserError(
-            f"config.vit.variant: {config.variant!r}: rotary positions need heads whose "
-            "width is divisible by 4"
-        )
     if config.posemb.startswith("sincos") and shape["width"] % 4:
         raise UserError(
             f"config.vit.variant: {config.variant!r}: a sine-cosine position table "

@@ -36,7 +36,7 @@ CHIPS = {
 }
 
 
-def choose(blocks, shape, rotated=False):
+def choose(blocks, shape):
     """Chooses how kernels run `stack.Blocks` on `[B N D]`: `layer.BlockStyle` or None.
 
     None where they can't (`find_style`) or `config.vit.kernels` is "plain". Raises
@@ -46,8 +46,6 @@ def choose(blocks, shape, rotated=False):
     if blocks.style.kernels == "plain":
         return None
     style, reason = find_style(blocks, shape)
-    if rotated:
-        style, reason = None, "they have no rotary positions (rope in the variant)"
     if reason and blocks.style.kernels == "fused" and device.platform() != "gpu":
         raise UserError(
             f"config.vit.kernels: 'fused' can't be for tokens [B N D] = {list(shape)}: "
@@ -68,7 +66,7 @@ def find_style(blocks, shape):
         wanted = ".".join(map(str, OLDEST_JAX))
         return None, f"jax {jax.__version__} is older than {wanted}, which kernels need"
     if blocks.form != type(blocks.form)():
-        return None, "they have no layerscale, SwiGLU or missing biases (the variant)"
+        return None, "they have no rope, layerscale, SwiGLU or qkv_bias (the variant)"
     if blocks.style.dtype != "bfloat16":
         return None, f"they need bfloat16, not {blocks.style.dtype} (config.vit.dtype)"
     room, own, fast = CHIPS[kind]
