@@ -215,14 +215,17 @@ def test_a_checkpoint_that_one_process_cannot_read_is_left_by_all(tmp_path):
 
 
 @pytest.mark.slow  # ~ 60 s
-def test_evaluators_of_two_processes_find_what_one_does(tmp_path):
-    """k-NN, the linear probe and the objective, whose split stands in pretext_cpu."""
-    changes = dict(config="pretext_cpu", steps=12, summary=True)
+@pytest.mark.parametrize("config", ["quickstart", "pretext_cpu"])
+def test_evaluators_of_two_processes_find_what_one_does(tmp_path, config):
+    """Quickstart has k-NN and a linear probe, pretext_cpu k-NN and the objective."""
+    changes = dict(config=config, steps=12, summary=True)
     changes |= dict(health__every=4, online__share=0.05, evals__knn__every_epochs=0.0)
-    changes |= dict(evals__linear__every_epochs=0.0)
-    splits = dict(pretext__split="test", knn__bank="train", knn__queries="test")
-    splits |= dict(linear__bank="train", linear__queries="test")
-    changes |= {f"evals__{key}": split for key, split in splits.items()}
+    if config == "quickstart":
+        changes |= dict(evals__linear__every_epochs=0.0)
+    else:
+        splits = dict(pretext__split="test", knn__bank="train", knn__queries="test")
+        changes |= {f"evals__{key}": split for key, split in splits.items()}
+        changes |= dict(evals__linear__every_epochs=None)
     port = free_port()
     pair = [start(tmp_path / "two", i, port, **changes) for i in range(2)]
     outputs, codes = finish(*pair)
