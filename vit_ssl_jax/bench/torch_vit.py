@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import variants
 
 
@@ -52,6 +53,12 @@ class ViT(nn.Module):
     def __init__(self, config, size, final_norm=True):
         super().__init__()
         shape = variants.decode(config.variant)
+        plain = variants.decode(config.variant.partition(",")[0])
+        if shape != plain | {"hidden": shape["hidden"]}:
+            raise UserError(
+                f"config.vit.variant: {config.variant!r}: the twin has no registers, "
+                "rotary positions, LayerScale or SwiGLU"
+            )
         self.width, self.patch = shape["width"], shape["patch"]
         self.grid = size[0] // self.patch, size[1] // self.patch
         self.tokens, self.cls = self.grid[0] * self.grid[1], config.cls

@@ -187,10 +187,11 @@ def check(c, encoder, num_classes):
     for key in ("labels", "add_cls"):
         if getattr(c, key) and not encoder.cls:
             raise UserError(f"{name}.{key}: it needs config.vit.cls=True")
-    if encoder.posemb != "none" and not c.labels and not c.shuffle:
+    places = "rope of the variant" if encoder.rope else repr(encoder.posemb)
+    if places != "'none'" and not c.labels and not c.shuffle:
         raise UserError(
-            f"config.vit.posemb: {encoder.posemb!r} tells the encoder where patches "
-            "lie, which is the answer; set it to 'none', or config.method.shuffle=True"
+            f"config.vit.posemb: {places} tells the encoder where patches lie, which "
+            "is the answer; set it to 'none', or config.method.shuffle=True"
         )
     if encoder.grid == (1, 1):
         raise UserError(

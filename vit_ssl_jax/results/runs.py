@@ -115,9 +115,12 @@ def began_with(path):
         return {}
     run = pathlib.Path(path)  # one in a bucket isn't looked up
     run = run.parent.parent if run.parent.name == "checkpoints" else run
-    if not (run / "config.json").exists():
+    if run.is_file():
+        return {"init_from": run.name}  # weights that other code saved
+    before = read_json(run / "config.json") if (run / "config.json").exists() else {}
+    if "recipe" not in before:
         return {"init_from": "another run"}
-    before = trained(read_json(run / "config.json"))
+    before = trained(before)
     return {f"init_from.{key}": value for key, value in before.items()}
 
 
