@@ -397,6 +397,16 @@ def test_google_files_come_out_again_and_scanned_ones_are_read(tmp_path):
     )
 
 
+def test_a_classifier_on_an_attentive_pool_is_left_out(tmp_path):
+    """Its encoder alone is read: the head makes sense behind that pool only."""
+    arrays = google_arrays(linen=True, top=True, cls=False)
+    arrays["MAPHead_0/probe"] = np.zeros((1, 1, 16), np.float32)
+    found = weights.read(arrays)
+    assert set(found.tree["params"]) == {"encoder"}
+    assert set(found.left_out) == {"MAPHead_0/probe", "head/kernel", "head/bias"}
+    assert "left out: MAPHead_0/probe, head/bias" in found.lines[-1]
+
+
 # ---- what is refused ----------------------------------------------------------------
 
 
@@ -416,6 +426,7 @@ def test_names_that_fit_nothing_name_the_nearest(tmp_path):
             r"\+ blocks\.0\.attn\.q_norm\.weight",
         ),
         (dict(cut="blocks.1.mlp.fc2.bias"), r"fc2\.bias has shape \(40,\)"),
+        (dict(add="dist_token"), "DeiT's distilled ViT, whose second class token"),
         (dict(heads=5), "heads=5 doesn't divide its width of 48"),
         (dict(heads=None), "doesn't tell how many heads its width of 48"),
         (dict(mean=None), r"don't tell the mean and std .*\.convert import"),

@@ -68,6 +68,11 @@ def without_prefix(state, prefix) -> dict:
 def find_source(state):
     """The source whose marks a state_dict has, and the state_dict without a prefix."""
     names = list(state)
+    if any(name.endswith("dist_token") for name in names):
+        raise UserError(
+            "it is DeiT's distilled ViT, whose second class token isn't read; take the "
+            "file without distillation (deit_base_patch16_224)"
+        )
     for prefix in ("", *PREFIXES):
         state = without_prefix(state, prefix)
         tidied = tidy(state)
@@ -91,9 +96,8 @@ def tidy(state) -> dict:
     if not new or "embeddings.patch_embeddings.weight" in state:
         return state
     state = with_one_gate(state)
-    renames = RENAMED
-    if not any("layer_scale1" in name for name in state):
-        renames += RENAMED_VIT
+    is_dino = any("layer_scale1" in name for name in state)
+    renames = RENAMED if is_dino else RENAMED + RENAMED_VIT
     for old, name in renames:
         state = {re.sub(old, name, key): x for key, x in state.items()}
     return state
@@ -236,7 +240,9 @@ def measure_google(state, facts) -> dict:
 def count_classes(source, state, shape) -> int:
     """Number of classes of the head, 0 where there is none that fits."""
     if source.name == "google":
-        return state["head/kernel"].shape[1] if "head/kernel" in state else 0
+        attentive = any(name.startswith("MAPHead_0/") for name in state)
+        head = state.get("head/kernel")
+        return 0 if head is None or attentive else head.shape[1]
     if source.recipe != "supervised_vitb.py":
         return 0
     head = state.get(source.names["head"] + ".weight")
