@@ -13,8 +13,7 @@ itself, and for k-NN and a linear probe where there are class folders.
 The published recipes are for 1.3 million images: their rate is a batch of 4096's.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict, config_dict
 
 SIZES = ("", "cpu", "gpu24", "gpu80", "tpu")
 METHODS = {
@@ -128,13 +127,15 @@ def get_config(choice="mae"):
     config.method = dict(name=method, **METHODS[method])
     config.vit = dict(
         variant="",  # "": that of `init_from`, or by the device: Ti/16, S/16 or B/16
-        posemb=placeholder(str),  # None, as below: that of `init_from`, or `otherwise`
-        cls=placeholder(bool),
+        posemb=config_dict.placeholder(
+            str
+        ),  # None, as below: that of `init_from`, or `otherwise`
+        cls=config_dict.placeholder(bool),
         droppath=0.0,
         dropout=0.0,
         dtype="",  # "": bfloat16, on a CPU float32
-        norm_eps=placeholder(float),
-        gelu=placeholder(str),
+        norm_eps=config_dict.placeholder(float),
+        gelu=config_dict.placeholder(str),
         init=init,
         remat="none",
         unroll=1,
@@ -181,8 +182,8 @@ def get_config(choice="mae"):
         resize=resize,
         squash=False,
         train_resize=0,
-        mean=placeholder(tuple),
-        std=placeholder(tuple),
+        mean=config_dict.placeholder(tuple),
+        std=config_dict.placeholder(tuple),
         threads=0,
         eval_batch_size=64,
     )

@@ -17,8 +17,7 @@ all of it with the best. Values of config.vit and the pixels' mean and std are t
 configs/supervised_*; a line at the start says where PRE's are others.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict, config_dict
 
 SETS = {  # steps, warm-up steps, rate, images, classes
     "imagenet": (20_000, 500, 0.03, 1_281_167, 1000),
@@ -78,12 +77,12 @@ def get_config(recipe="imagenet"):
     config.vit = dict(
         variant="H/14",
         posemb="learned",  # resampled to the larger grid, bicubic; theirs: linear
-        cls=placeholder(bool),  # None, as below: that of PRE
+        cls=config_dict.placeholder(bool),  # None, as below: that of PRE
         droppath=0.0,
         dropout=0.0,  # 0.1 is a little worse for B/16, better for L/16 (vit_jax)
         dtype="bfloat16",
-        norm_eps=placeholder(float),
-        gelu=placeholder(str),
+        norm_eps=config_dict.placeholder(float),
+        gelu=config_dict.placeholder(str),
         init="big_vision",
         remat="full",
         unroll=1,
@@ -131,8 +130,8 @@ def get_config(recipe="imagenet"):
         resize=604,  # vit_jax squeezes the whole image to 518
         squash=False,
         train_resize=604 if cifar else 0,
-        mean=placeholder(tuple),
-        std=placeholder(tuple),
+        mean=config_dict.placeholder(tuple),
+        std=config_dict.placeholder(tuple),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )

@@ -15,8 +15,7 @@ reports the test split, whole images squeezed to 384 x 384. Clevr-count has 1,20
 in the code, a slip; here it has 1,000, too.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict, config_dict
 
 TRAIN = "train[:800]+validation[:200]"  # where there is a validation split
 # TFDS name, training images, test images, label (its feature or rule), classes, crop
@@ -122,12 +121,12 @@ def get_config(task=""):
     config.vit = dict(
         variant="B/16",
         posemb="learned",  # resampled to the larger grid
-        cls=placeholder(bool),  # None, as below: that of PRE
+        cls=config_dict.placeholder(bool),  # None, as below: that of PRE
         droppath=0.0,
         dropout=0.0,
         dtype="bfloat16",
-        norm_eps=placeholder(float),
-        gelu=placeholder(str),
+        norm_eps=config_dict.placeholder(float),
+        gelu=config_dict.placeholder(str),
         init="big_vision",
         remat="dots",
         unroll=1,
@@ -174,8 +173,8 @@ def get_config(task=""):
         resize=384,
         squash=True,
         train_resize=448 if crop else 0,
-        mean=placeholder(tuple),
-        std=placeholder(tuple),
+        mean=config_dict.placeholder(tuple),
+        std=config_dict.placeholder(tuple),
         threads=0,  # 0: by the number of cores
         eval_batch_size=512,
     )

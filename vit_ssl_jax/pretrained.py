@@ -21,8 +21,8 @@ SHAPE = ("vit.variant", "data.size")  # give the grid of patches
 def open_saved(path):
     """What a path of trained weights is: a run's `restore.Saved`, or `weights.Weights`.
 
-    `path` is a run's workdir, a `checkpoints/STEP` in it, or a file or folder of weights
-    that other code saved. Raises UserError where it is none.
+    `path` is a workdir, a `checkpoints/STEP` in it, or a file or folder of weights that
+    other code saved. Raises UserError where it is none.
     """
     if hasattr(path, "read"):
         return path
@@ -62,14 +62,15 @@ def inherit(config, workdir):
 def init_encoder(config, run, state):
     """Puts the encoder of `config.init_from` into a state: `(state, lines to say)`.
 
-    Where that is of the same method, without labels, all else follows: decoder,
+    Of published weights of the same method, without labels, all else follows: decoder,
     predictor, teacher. Raises UserError where that encoder doesn't fit.
     """
     try:
         saved = open_saved(config.init_from)
-        like = run.program.state.params["encoder"]
-        same = read_config(saved)["method.name"] == config.method.name
-        whole = same and not run.method.needs_labels
+        theirs, like = read_config(saved), run.program.state.params["encoder"]
+        published = theirs.get("recipe", "").startswith("weights:")
+        same = theirs.get("method.name") == config.method.name
+        whole = published and same and not run.method.needs_labels
         part = "params" if whole else ""
         encoder, theirs, lines = load(saved, run.encoder, like, part)
         params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
