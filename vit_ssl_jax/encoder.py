@@ -147,7 +147,8 @@ def load(
     run: a workdir (its newest checkpoint), or a `checkpoints/STEP` in it; a file or
     folder of weights that other code saved, or a state_dict. size: (height, width) of the
     images, else as it was trained; positions are resampled. say: gets what was guessed
-    of a file. given: facts that a file doesn't tell, `weights.GIVEN`. Raises UserError where there is no such run.
+    of a file. given: facts that a file doesn't tell, `weights.GIVEN`. Raises UserError
+    where there is no such run.
     """
     command.calm_compilers()
     if unknown := set(given) - set(weights.GIVEN):

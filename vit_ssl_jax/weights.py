@@ -84,8 +84,9 @@ def is_weights(path) -> bool:
 def read(path, **given) -> Weights:
     """Reads weights: a file, a folder as transformers and timm save, or a state_dict.
 
-    given: facts that go before what the file says, GIVEN: `size` is (H, W). Raises UserError for a layout that isn't known, for what the file
-    can't tell, and for arrays that are missing or too many.
+    given: facts that go before what the file says, GIVEN: `size` is (H, W). Raises
+    UserError for a layout that isn't known, for what the file can't tell, and for arrays
+    that are missing or too many.
     """
     if isinstance(path, dict):
         content = files.Content("state_dict", files.widen(files.to_numpy(path)), {})
@@ -107,8 +108,8 @@ def convert(content, given) -> Weights:
     try:
         found = recognise.recognise(content, given)
         config = configs.make_config(found)
-        method = build.make_model(config, partition.make_mesh(ONE_DEVICE, cpu())).method
-        rows = found.source.rows(found, method.model)
+        mesh = partition.make_mesh(ONE_DEVICE, jax.devices()[:1])
+        rows = found.source.rows(found, build.make_model(config, mesh).method.model)
         tree, left_out = import_tree(found, rows)
     except UserError as error:
         raise UserError(f"{content.name}: {error}") from error
@@ -131,11 +132,6 @@ def convert(content, given) -> Weights:
     )
 
 
-def cpu():
-    """One device, to build a model of shapes."""
-    return jax.devices()[:1]
-
-
 def as_lists(tree):
     """A config's tuples as lists, as JSON has them."""
     if isinstance(tree, dict):
@@ -156,13 +152,13 @@ def import_tree(found, rows):
     extra = {
         name: array
         for name, array in found.state.items()
-        if name not in needed and is_left_out(name, found, needed)
+        if name not in needed and is_left_out(name, found)
     }
     state = {name: x for name, x in found.state.items() if name not in extra}
     return {"params": table.import_params(rows, state), "ema": {}}, extra
 
 
-def is_left_out(name, found, needed) -> bool:
+def is_left_out(name, found) -> bool:
     """Whether an array that no row reads may be left out, and said so."""
     if found.source.name == "relvit" and name == "backbone.pos_embed":
         return True  # stored upstream, too, where nothing reads it

@@ -19,6 +19,16 @@ POSEMB = "Transformer/posembed_input/pos_embedding"
 POSEMB_TOP = "pos_embedding"  # big_vision's later files
 
 
+def numbering(arrays):
+    """How a file counts a block's parts: LINEN or OLD."""
+    return LINEN if any("/MlpBlock_0/" in name for name in arrays) else OLD
+
+
+def posemb_name(arrays):
+    """Where a file has its position table."""
+    return POSEMB if POSEMB in arrays else POSEMB_TOP
+
+
 def classifier_rows(model, names=OLD, posemb=POSEMB):
     """Rows of `methods.supervised.Supervised`; "pre_logits" is its representation."""
     rows = encoder_rows(model.encoder, names, posemb)

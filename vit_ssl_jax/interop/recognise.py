@@ -223,17 +223,15 @@ def told(about) -> dict:
 
 def measure_google(state, facts) -> dict:
     """Sizes of Google's ViT; its kernels tell the heads."""
-    linen = any("/MlpBlock_0/" in name for name in state)
-    names = google.LINEN if linen else google.OLD
+    names = google.numbering(state)
     first = google.BLOCK.format(i=0)
     rows, _, _, width = measure.shape_of(state, "embedding/kernel")
     query = measure.shape_of(state, f"{first}{names['attn']}/query/kernel")
     hidden = measure.shape_of(state, f"{first}{names['mlp']}/Dense_0/kernel")[1]
-    top = google.POSEMB if google.POSEMB in state else google.POSEMB_TOP
     depth = measure.count_blocks(state, google.BLOCK)
     shape = dict(patch=rows, width=width, depth=depth, hidden=hidden, heads=query[1])
     cls = "cls" in state
-    table = dict(posemb=top)
+    table = dict(posemb=google.posemb_name(state))
     return shape | {"cls": cls} | measure.measure_posemb(state, table, cls, rows, facts)
 
 

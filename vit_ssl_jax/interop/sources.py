@@ -56,12 +56,10 @@ def encoder_or_classifier(found, model):
 
 def google_rows(found, model):
     """Rows of Google's, by the file's numbering and place of positions."""
-    linen = any("/MlpBlock_0/" in name for name in found.state)
-    numbering = google.LINEN if linen else google.OLD
-    posemb = google.POSEMB if google.POSEMB in found.state else google.POSEMB_TOP
+    how = google.numbering(found.state), google.posemb_name(found.state)
     if found.classes:
-        return google.classifier_rows(model, numbering, posemb)
-    return google.encoder_rows(model.encoder, numbering, posemb)
+        return google.classifier_rows(model, *how)
+    return google.encoder_rows(model.encoder, *how)
 
 
 SOURCES = (
