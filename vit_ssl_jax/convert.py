@@ -36,6 +36,7 @@ def inspect(path, given, say=print):
         gelu=vit["gelu"],
         mean=describe(found, "mean"),
         std=describe(found, "std"),
+        resize=f"{data['resize']} px by {data['interpolation']}, then the centre",
         method=config["method"]["name"],
         parts=", ".join(found.tree["params"]),
         teacher="encoder" in found.tree["ema"],
@@ -110,7 +111,7 @@ def read_facts(args):
     """Facts of a file that were given as flags."""
     given = {
         key: getattr(args, key)
-        for key in ("heads", "decoder_heads", "norm_eps", "gelu")
+        for key in ("heads", "decoder_heads", "norm_eps", "gelu", "crop_pct")
         if getattr(args, key) is not None
     }
     if args.size:
@@ -146,6 +147,8 @@ def make_parser():
         action.add_argument("--std", help="as --mean, which tells both by name")
         action.add_argument("--norm_eps", type=float, help="LayerNorm's epsilon")
         action.add_argument("--gelu", choices=("exact", "tanh"))
+        text = "evaluated crop / short side of the image, as timm's: 0.9"
+        action.add_argument("--crop_pct", type=float, help=text)
         if name == "import":
             action.add_argument("--out", required=True, help="workdir to make")
     text = "writes a run for another library"

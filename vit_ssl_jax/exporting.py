@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from vit_ssl_jax import finished, partition
 from vit_ssl_jax.interop import export as targets
-from vit_ssl_jax.interop import export_hf
+from vit_ssl_jax.interop import export_hf, preparing
 
 
 def export(run, to, out, say=print):
@@ -71,19 +71,7 @@ def write_folder(arrays, about, data, out, to):
     safetensors.numpy.save_file(arrays, out / "model.safetensors", metadata)
     (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     if to == "hf":
-        height, width = data["size"]
-        images = dict(
-            image_processor_type="ViTImageProcessor",
-            do_resize=True,
-            do_rescale=True,
-            rescale_factor=1 / 255,
-            do_normalize=True,
-            image_mean=list(data["mean"]),
-            image_std=list(data["std"]),
-            size=dict(height=height, width=width),
-            resample=3,  # bicubic
-        )
-        text = json.dumps(images, indent=2) + "\n"
+        text = json.dumps(preparing.to_hf(data), indent=2) + "\n"
         (out / "preprocessor_config.json").write_text(text)
 
 

@@ -83,15 +83,15 @@ def load_model(trained, mesh):
 def run_over(source, data, compute, *, size, mesh, batch_size):
     """Runs a model over all images of a source: `(numbers [b], whole [b], rows [b ...])`.
 
-    compute: images uint8 `[B H W 3]` on the mesh -> rows. Images are resized to `size`
-    and cropped as `data`, `config.data` of the run, says. Rows of images that can't be
+    compute: images uint8 `[B H W 3]` on the mesh -> rows. Images are resized and cropped
+    as `data`, `config.data` of the run, says, at another `size` by the same part. Rows of images that can't be
     read, not `whole`, mean nothing.
     """
     for batch in pipeline.eval_batches(
         source,
         batch_size=partition.fill_ways(min(batch_size, len(source)), mesh),
         size=size,
-        resize=data.resize,
+        resize=scale_resize(data, size),
         interpolation=data.interpolation,
         squash=data.squash,
     ):
@@ -100,6 +100,11 @@ def run_over(source, data, compute, *, size, mesh, batch_size):
             rows = jax.device_get(compute(image))
         numbers, first = np.unique(batch["id"], return_index=True)  # not what fills up
         yield numbers, batch["valid"][first], rows[first]
+
+
+def scale_resize(data, size) -> int:
+    """`data.resize` for images of another size than `data.size`, in proportion."""
+    return round(data.resize * min(size) / min(data.size))
 
 
 def untrained(model, state):

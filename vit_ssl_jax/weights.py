@@ -15,7 +15,16 @@ from vit_ssl_jax.interop import configs, files, recognise, table
 
 ONE_DEVICE = dict(data=1, fsdp=1, tensor=1)
 # Facts that a caller may give.
-GIVEN = ("heads", "decoder_heads", "size", "mean", "std", "norm_eps", "gelu")
+GIVEN = (
+    "heads",
+    "decoder_heads",
+    "size",
+    "mean",
+    "std",
+    "norm_eps",
+    "gelu",
+    "crop_pct",
+)
 
 
 @dataclasses.dataclass(frozen=True)

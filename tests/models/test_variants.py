@@ -1,6 +1,7 @@
 """Names of ViTs: split, put together again, and what is refused."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import layers, stack, variants, vit
+from vit_ssl_jax.models import attention, layers, stack, variants, vit
 from vit_ssl_jax.models.fused import blocks as fused
 from vit_ssl_jax.ops import rope
 
@@ -121,6 +122,30 @@ def test_a_bias_that_the_form_has_not_is_never_added(model):
     assert (grad[:, 1] == 0).all() and (
         np.abs(grad[:, [0, 2]]).max((1, 2, 3)) > 0
     ).all()
+
+
+@pytest.mark.parametrize("valid", ["all", "lengths", "mask"])
+def test_tokens_that_are_moved_for_flash_attention_keep_their_places(
+    monkeypatch, valid
+):
+    """Plain attention and jax's of the same call as cuDNN's agree; 15 tokens, odd."""
+    rng = np.random.default_rng(0)
+    valid = dict(all=None, lengths=jnp.array([9, 15]), mask=rng.random((2, 15)) < 0.6)[
+        valid
+    ]
+    blocks = stack.Blocks(2, 4, 48, STYLE, form=layers.Form(rope=100.0))
+    table = rope.with_still(rope.table((3, 4), 8, 100.0)[None], 3)
+    x = rng.normal(size=(2, 15, 32)).astype(np.float32)
+    params = blocks.init(jax.random.key(0), x, False)
+    run = functools.partial(blocks.apply, params, x, False, valid, rotations=table)
+    plain, _ = run()
+    by_cudnn = functools.partial(attention.by_cudnn, implementation="xla")
+    monkeypatch.setattr(attention, "choose_flash", lambda *args: True)
+    monkeypatch.setattr(attention, "by_cudnn", by_cudnn)
+    moved, _ = run()
+    seen = attention.as_mask(valid, 15) if valid is not None else np.ones((2, 15), bool)
+    difference = np.where(np.asarray(seen).reshape(2, 15, 1), moved - plain, 0.0)
+    np.testing.assert_allclose(difference, 0.0, atol=1e-5)
 
 
 def test_rotation_turns_pairs_by_their_angle():

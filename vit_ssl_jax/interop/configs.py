@@ -1,10 +1,8 @@
 """The config of the run that a file of weights could be of, for `weights.py`."""
 
 from vit_ssl_jax import recipes
-from vit_ssl_jax.interop import measure, relvit
+from vit_ssl_jax.interop import measure, preparing, relvit
 from vit_ssl_jax.models import variants
-
-CROP = 256 / 224  # the short side of an evaluated image to its crop, as of ImageNet
 
 
 def make_config(found):
@@ -19,7 +17,11 @@ def make_config(found):
     config.vit.droppath = config.vit.dropout = 0.0
     config.vit.dtype = "float32"
     config.data.size = size
-    config.data.resize = round(size[0] * CROP)
+    crop_pct = facts.get("crop_pct", preparing.CROP_PCT)
+    config.data.resize = preparing.find_resize(size, crop_pct)
+    config.data.squash = facts.get("squash", False)
+    if "interpolation" in facts:
+        config.data.interpolation = facts["interpolation"]
     config.data.mean = tuple(facts["mean"] or (0.0,) * 3)
     config.data.std = tuple(facts["std"] or (1.0,) * 3)
     of_method = {

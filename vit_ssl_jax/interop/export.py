@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.interop import google, timm
+from vit_ssl_jax.interop import google, preparing, timm
 from vit_ssl_jax.interop.sources import HALF
 from vit_ssl_jax.interop.table import export_params
 from vit_ssl_jax.ops import posemb
@@ -80,10 +80,7 @@ def timm_config(part, class_row, data) -> dict:
         pretrained_cfg=dict(
             input_size=[3, *size],
             fixed_input_size=True,
-            interpolation=data["interpolation"],
-            crop_pct=min(size) / max(data["resize"], *size),
-            mean=list(data["mean"]),
-            std=list(data["std"]),
+            **preparing.to_timm(data),
             num_classes=part.num_classes,
             first_conv="patch_embed.proj",
             classifier="head",

@@ -22,7 +22,7 @@ LOW = (np.float16, ml_dtypes.bfloat16)
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a file of weights holds: a tree of dicts of arrays, and its config.json."""
+    """What a file of weights holds: a tree of dicts of arrays; about: as `read_about`."""
 
     name: str
     tree: Any
@@ -43,9 +43,7 @@ def read(path) -> Content:
     try:
         if path.is_dir():
             return read_folder(path)
-        beside, about = path.parent / "config.json", {}
-        if path.name in WHOLE and beside.exists():
-            about = read_json(beside)
+        about = read_about(path.parent) if path.name in WHOLE else {}
         return Content(str(path), widen(read_file(path)), about)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -55,7 +53,7 @@ def read(path) -> Content:
 
 def read_folder(path) -> Content:
     """Reads a folder as `save_pretrained` writes it: config.json, and one or more files."""
-    about = read_json(path / "config.json") if (path / "config.json").exists() else {}
+    about = read_about(path)
     for name in WHOLE:
         if (path / name).exists():
             return Content(str(path), widen(read_file(path / name)), about)
@@ -73,6 +71,17 @@ def read_folder(path) -> Content:
     if lost := sorted(set(parts) - set(tree)):
         raise UserError(f"its files lack {len(lost)} arrays, such as {lost[0]}")
     return Content(str(path), widen(tree), about)
+
+
+def read_about(folder) -> dict:
+    """A folder's config.json, with its preprocessor_config.json as "preprocessor"."""
+    names = {"config.json": "", "preprocessor_config.json": "preprocessor"}
+    about = {}
+    for name, key in names.items():
+        if (folder / name).exists():
+            found = read_json(folder / name)
+            about |= {key: found} if key else found
+    return about
 
 
 def read_json(path) -> dict:

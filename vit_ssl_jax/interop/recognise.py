@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.interop import google, measure
+from vit_ssl_jax.interop import google, measure, preparing
 from vit_ssl_jax.interop.sources import HF_GELU, IMAGENET, SOURCES, Found
 
 # Where a state_dict may lie in what was saved, and what its names may begin with.
@@ -215,10 +215,8 @@ def told(about) -> dict:
         facts |= {"size": tuple(size)} if all(size) else {}
     if args.get("num_heads"):
         facts["heads"] = args["num_heads"]
-    for key, other in (("mean", "image_mean"), ("std", "image_std")):
-        if value := of_timm.get(key) or about.get(other):
-            facts[key] = tuple(value)
-    return facts
+    images = preparing.from_hf(about.get("preprocessor", {}))
+    return facts | images | preparing.from_timm(of_timm)
 
 
 def measure_google(state, facts) -> dict:

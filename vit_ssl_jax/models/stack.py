@@ -99,7 +99,7 @@ class Blocks(nn.Module):
         if flash:
             # Pinned on both sides, or the partitioner exchanges whole streams there.
             if rotations is not None:
-                rotations = arrange_table(rotations, len(x), valid)
+                rotations = arrange_table(rotations, valid)
             x, valid, restore = attention.arrange(partition.pin_batch(x), valid)
             x = partition.pin_batch(x)
             seen = collect and (lambda x: collect(restore(x)))
@@ -134,9 +134,10 @@ class Blocks(nn.Module):
         return (partition.pin_batch(restore(x)) if flash else x), collected
 
 
-def arrange_table(rotations, batch, valid):
+def arrange_table(rotations, valid):
     """Rotations `[B|1 N 2 E]` in the order that `attention.arrange` gives the tokens."""
     flat = rotations.reshape(*rotations.shape[:2], -1)
-    flat = jnp.broadcast_to(flat, (batch, *flat.shape[1:]))
+    if valid is not None and valid.ndim == 2:  # every image has an order of its own
+        flat = jnp.broadcast_to(flat, (len(valid), *flat.shape[1:]))
     moved, _, _ = attention.arrange(flat, valid)
     return moved.reshape(*moved.shape[:2], *rotations.shape[2:])
