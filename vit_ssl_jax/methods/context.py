@@ -16,7 +16,7 @@ import optax
 from vit_ssl_jax.checks import one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import layers, outputs, vit
+from vit_ssl_jax.models import outputs, vit
 from vit_ssl_jax.ops import images, jitter, tiles
 
 SIDE = 3  # cells a side; the centre is cell 4 of 9
@@ -62,8 +62,7 @@ class ContextPrediction(nn.Module):
         centre = jnp.broadcast_to(x[:, :1], neighbour.shape)
         # Never symmetric: the centre is always the first half.
         x = jnp.concatenate([centre, neighbour], axis=-1)
-        x = layers.dense(encoder.width, style, "pair_embed")(x)
-        x = layers.gelu(x, style)
+        x = outputs.hidden(x, encoder.width, style, "pair_embed")
         return outputs.logits(SIDE**2 - 1, style, "head")(x)
 
 

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vit_ssl_jax import partition
 from vit_ssl_jax.models import initial, layers, vit
 from vit_ssl_jax.models.dense import wide_einsum
 
@@ -23,6 +24,15 @@ def _to_float32(x, kernel, *_, **__):
     """Linen's dot_general with float32 results: `[... D], [D F] -> [... F]`."""
     lead = "abc"[: x.ndim - 1]
     return wide_einsum(f"{lead}d,df->{lead}f", x, kernel)
+
+
+def hidden(x, width, style, name):
+    """A dense layer with GELU before a head: `[B ... F] -> [B ... width]`.
+
+    Pinned on both sides, or small batches are exchanged for columns of the weights.
+    """
+    x = layers.dense(width, style, name)(partition.pin_batch(x))
+    return layers.gelu(partition.pin_batch(x), style)
 
 
 def pooled(tokens, how, encoder):
