@@ -197,3 +197,18 @@ def test_the_middle_of_an_odd_batch_stays():
     for seed in range(4):
         out, _ = mix(jax.random.key(seed), image)
         np.testing.assert_allclose(out[2], image[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 4, 24])
+def test_groups_are_mixed_each_by_a_draw_of_its_own(groups):
+    """As many as divide the 12 images; labels come from where the pixels do."""
+    numbers = jnp.arange(12.0)
+    image = jnp.broadcast_to(numbers[:, None, None, None], (12, 8, 8, 3))
+    key, how = jax.random.key(1), MIX | dict(cutmix=0.0)
+    out, share = mixing.mix_in_groups(key, image, groups=groups, **how)
+    count = min(groups, 12)
+    assert len(np.unique(np.asarray(share).round(6))) == count
+    partner = mixing.partners(numbers, groups)
+    expected = share * numbers + (1 - share) * partner
+    np.testing.assert_allclose(out[:, 0, 0, 0], expected, rtol=1e-5)
+    assert (jnp.arange(12) // (12 // count) == partner // (12 // count)).all()

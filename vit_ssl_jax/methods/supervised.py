@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_ssl_jax.checks import BELOW_ONE, MIN_ZERO, SHARE, one_of
+from vit_ssl_jax.checks import BELOW_ONE, MIN_ONE, MIN_ZERO, SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import layers, outputs, vit
@@ -34,6 +34,7 @@ class Config:
     mix_prob: float  # probability that a batch is mixed
     mix_switch: float  # probability of CutMix where both are on
     erase: float  # probability that a rectangle of an image is erased
+    mix_groups: int = 1  # of a batch, that are mixed each by a draw of its own
 
 
 RANGES = {
@@ -49,6 +50,7 @@ RANGES = {
     "mix_prob": SHARE,
     "mix_switch": SHARE,
     "erase": SHARE,
+    "mix_groups": MIN_ONE,
 }
 
 
@@ -79,7 +81,7 @@ class Supervised(nn.Module):
         )(x)
 
 
-def make_views(key, batch, *, normalize, augment):
+def make_views(key, batch, *, normalize, augment, groups):
     """`image [B H W C]` standardised and augmented, and what it shows.
 
     `label [B]` and `partner [B]`: the classes of the image and of the one that was mixed
@@ -87,7 +89,8 @@ def make_views(key, batch, *, normalize, augment):
     """
     image, label = normalize(batch["image"]), batch["label"]
     image, share = augment(key, image)
-    return {"image": image, "label": label, "partner": label[::-1], "share": share}
+    partner = mixing.partners(label, groups)
+    return {"image": image, "label": label, "partner": partner, "share": share}
 
 
 def augment(key, image, *, config):
@@ -96,9 +99,10 @@ def augment(key, image, *, config):
     if config.erase:
         image = mixing.erase(erase_key, image, probability=config.erase)
     if config.mixup or config.cutmix:
-        return mixing.mix(
+        return mixing.mix_in_groups(
             mix_key,
             image,
+            groups=config.mix_groups,
             mixup=config.mixup,
             cutmix=config.cutmix,
             probability=config.mix_prob,
@@ -179,6 +183,7 @@ def make(c, context):
             make_views,
             normalize=context.normalize,
             augment=functools.partial(augment, config=c),
+            groups=c.mix_groups,
         ),
         make_targets=functools.partial(
             make_targets,

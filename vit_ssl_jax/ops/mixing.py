@@ -60,7 +60,8 @@ def mix(key, image, *, mixup, cutmix, probability, switch):
     stays). One draw for the whole batch, timm's "batch" mode: with `probability` it is
     mixed at all, with `switch` by CutMix where both are on. `mixup` and `cutmix` are the
     alphas of their Beta laws, 0 is off. `share` is the part of a result that is the
-    image itself; with CutMix it is that of its pixels. (timm draws once a device.)
+    image itself; with CutMix it is that of its pixels. (timm draws once a device: see
+    `mix_in_groups`.)
     """
     mixed_key, switch_key, share_key, box_key = jax.random.split(key, 4)
     size = image.shape[1:3]
@@ -76,6 +77,26 @@ def mix(key, image, *, mixup, cutmix, probability, switch):
     weight = own[None, :, :, None]
     image = weight * image + (1.0 - weight) * image[::-1]
     return image, jnp.broadcast_to(own.mean(), (len(image),))
+
+
+def mix_in_groups(key, image, *, groups, **how):
+    """Mixes groups of images, each by draws of its own: as `mix`, which has `how`.
+
+    As many groups as divide the batch, up to `groups`: consecutive images, of which
+    none meets one of another group (`partners`).
+    """
+    count = math.gcd(len(image), groups)
+    if count == 1:
+        return mix(key, image, **how)
+    parts = image.reshape(count, -1, *image.shape[1:])
+    one = functools.partial(mix, **how)
+    parts, share = jax.vmap(one)(jax.random.split(key, count), parts)
+    return parts.reshape(image.shape), share.reshape(-1)
+
+
+def partners(x, groups):
+    """What belongs to every image's partner: `[B] -> [B]`, reversed in every group."""
+    return x.reshape(math.gcd(len(x), groups), -1)[:, ::-1].reshape(-1)
 
 
 def cut_box(share, row, column, size):
