@@ -44,8 +44,12 @@ COMMANDS = {
         "Which recipe fits which TPUs and GPUs, as a table.",
         "--out=plans --budget=3600",
     ),
+    "data.prepare": (
+        "Writes a folder of images, or tars, into files that are read fast.",
+        "ILSVRC2012 sets --labels=ILSVRC2012_validation_ground_truth.txt",
+    ),
     "bench": (
-        "Times the train step on the devices at hand.",
+        "Times the train step, or the input, on the devices at hand.",
         "step --config=configs/quickstart.py:mae",
     ),
 }

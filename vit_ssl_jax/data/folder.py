@@ -57,12 +57,26 @@ def find_images(
     Raises UserError without images, and for what can't be told apart.
     """
     top = check_directory(directory)
-    files = _find_files(top)
+    files = find_files(top)
     splits = layout.arrange(top, files.images)
-    notes = [*splits.notes, *_describe_rest(files)]
+    splits = dataclasses.replace(splits, notes=(*splits.notes, *_describe_rest(files)))
     if hold_out and not splits.means("validation") + splits.means("test"):
         splits, note = _hold_out(splits, top)
-        notes.append(note)
+        splits = dataclasses.replace(splits, notes=(*splits.notes, note))
+    named = classes.read_named(labels_file, splits) if labels and labels_file else {}
+    return choose_images(top, splits, split, labels, named, extra_classes)
+
+
+def choose_images(
+    top: pathlib.Path,
+    splits: Layout,
+    split: str,
+    labels: bool,
+    named: dict[tuple[str, str], str],
+    extra_classes: str,
+) -> Images:
+    """The images of a split of a layout: as `find_images`, named as `read_named` does."""
+    notes = [*splits.notes]
     if split in splits.others:  # by its own name
         chosen = {**splits.splits, split: splits.others[split]}
         splits = dataclasses.replace(splits, splits=chosen)
@@ -70,7 +84,6 @@ def find_images(
     chosen = splits.splits[name]
     class_of, class_names = dict.fromkeys(chosen.paths, ""), ()
     if labels:
-        named = classes.read_named(labels_file, splits) if labels_file else {}
         class_of, class_names, lines = classes.classify(
             splits, name, named, extra_classes
         )
@@ -90,7 +103,7 @@ def list_files(directory: str) -> tuple[pathlib.Path, list[str], list[str]]:
     Paths are relative to it and sorted. Raises UserError without images.
     """
     top = check_directory(directory)
-    files = _find_files(top)
+    files = find_files(top)
     return top, files.images, _describe_rest(files)
 
 
@@ -109,7 +122,7 @@ def check_directory(directory: str) -> pathlib.Path:
     return top
 
 
-def _find_files(top: pathlib.Path) -> walk.Files:
+def find_files(top: pathlib.Path) -> walk.Files:
     """The files below `top`; a split may be a link to another. UserError for none."""
 
     def is_split(path: str) -> bool:

@@ -20,11 +20,12 @@ INFO = "dataset_info.json"
 FORMAT = "array_record"
 DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 IMAGENET = (
-    "ImageNet comes from image-net.org, for those who register: unpack "
-    "ILSVRC2012_img_train.tar and the tars in it to DIR/train/CLASS, and "
-    "ILSVRC2012_img_val.tar to DIR/val; then --config.data.name=folder "
-    "--config.data.dir=DIR, and for labels of val --config.data.labels_file="
-    "ILSVRC2012_validation_ground_truth.txt (meta.mat of the development kit beside it)"
+    "ImageNet comes from image-net.org, for those who register: put "
+    "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into SRC as they are, then "
+    "python -m vit_ssl_jax.data.prepare SRC DST --name=imagenet2012 "
+    "--labels=ILSVRC2012_validation_ground_truth.txt (meta.mat of the development kit "
+    "beside it) and --config.data.dir=DST; or unpack them to DIR/train/CLASS and "
+    "DIR/val, then --config.data.name=folder --config.data.dir=DIR"
 )
 
 
