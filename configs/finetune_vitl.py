@@ -46,6 +46,7 @@ def get_config(recipe="mae"):
         ema=0.0,
         mixup=0.8,
         cutmix=1.0,
+        mix_groups=32,  # published: of 32 images, those of a GPU
         mix_prob=1.0,
         mix_switch=0.5,
         erase=0.25,
@@ -108,6 +109,10 @@ def get_config(recipe="mae"):
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=-1, tensor=1)

@@ -89,6 +89,10 @@ def get_config():
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=-1, tensor=1)

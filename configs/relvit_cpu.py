@@ -126,6 +126,10 @@ def get_config(recipe="upstream"):
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         threads=0,
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=512,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)

@@ -135,6 +135,10 @@ def get_config(name=""):
         mean=mean,
         std=std,
         threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=eval_batch,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)

@@ -48,6 +48,7 @@ def get_config(recipe="original"):
         cutmix=0.0,
         mix_prob=1.0,
         mix_switch=0.5,
+        mix_groups=1,
         erase=0.0,
     )
     config.vit = dict(
@@ -108,6 +109,10 @@ def get_config(recipe="original"):
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=1024,
     )
     config.mesh = dict(data=-1, fsdp=-1, tensor=1)
@@ -161,6 +166,7 @@ def get_config(recipe="original"):
             ema=0.9999,
             mixup=0.8,
             cutmix=1.0,
+            mix_groups=128,  # published: of 32 images, those of a GPU
         )
         config.vit.update(droppath=0.2, dropout=0.0, gelu="exact", init="mae")
         config.optim.update(

@@ -133,6 +133,10 @@ def get_config(recipe="imagenet"):
         mean=config_dict.placeholder(tuple),
         std=config_dict.placeholder(tuple),
         threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=512,
     )
     config.mesh = dict(data=-1, fsdp=-1, tensor=1)

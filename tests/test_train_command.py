@@ -21,11 +21,15 @@ def wait_for_step(process, workdir, step):
 
 
 def check_stopped_run(tmp_path, seed, **changes):
-    """Stopped by SIGTERM, killed by SIGKILL and run again equals never stopped."""
+    """Stopped by SIGTERM, killed by SIGKILL and run again equals never stopped.
+
+    What is stopped has its input from worker processes, what isn't from threads.
+    """
     straight = runs.command(tmp_path / "straight", **changes)
     out, _ = straight.communicate()
     assert straight.returncode == 0, out
 
+    changes |= dict(data__workers=2)
     first, second = sorted(np.random.default_rng(seed).integers(15, 300, 2))
     stopped = runs.command(tmp_path / "again", **changes)
     wait_for_step(stopped, tmp_path / "again", first)

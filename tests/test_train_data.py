@@ -1,6 +1,9 @@
 """Training data from a config: what is refused before any work."""
 
 import dataclasses
+import itertools
+import json
+import types
 
 import numpy as np
 import pytest
@@ -94,4 +97,48 @@ def test_an_image_without_a_label_stops_a_method_that_learns_from_labels():
     part = dataclasses.replace(source, read=lambda i: (source.read(i)[0], i % 2 - 1))
     assert (next(train_data.open_batches(config, part, 0))["label"] == -1).any()  # MAE
     with pytest.raises(UserError, match=r"has no label \(-1\)"):
-        next(train_data.open_batches(config, part, 0, needs_labels=True))
+        next(
+            train_data.open_batches(
+                config, part, 0, types.SimpleNamespace(needs_labels=True)
+            )
+        )
+
+
+def test_a_run_goes_on_with_the_pixels_that_it_began_with(tmp_path):
+    """One of before there was a choice had the first of each; a new run has its config's."""
+    config = runs.small("mae").copy_and_resolve_references()
+    assert (config.data.stream, config.data.pixels) == (2, "near")
+    assert train_data.keep_pixels(config, tmp_path) == []
+    before = json.loads(config.to_json())
+    for key in ("stream", "pixels"):
+        del before["data"][key]
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    lines = train_data.keep_pixels(config, tmp_path)
+    assert (config.data.stream, config.data.pixels) == (1, "pillow")
+    assert [line.partition(",")[0] for line in lines] == [
+        "data: config.data.stream is 1",
+        "data: config.data.pixels is 'pillow'",
+    ]
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert train_data.keep_pixels(config, tmp_path) == []
+
+
+@pytest.mark.parametrize(("part", "broken", "ends"), [(0.1, 2, False), (0.1, 3, True)])
+def test_too_many_broken_images_end_a_run(tmp_path, part, broken, ends):
+    """Of twenty images one in ten may be; the message says how to go on."""
+    where = photos(tmp_path, "a")
+    for path in sorted(tmp_path.rglob("*.png"))[:broken]:
+        path.write_bytes(b"no image")
+    config = (
+        runs.small("mae", data__max_broken=part, **where)
+        .copy_and_resolve_references()
+        .unlock()
+    )
+    source, _ = train_data.open_data(config)
+    batches = train_data.open_batches(config, source, 0)
+    if ends:
+        with pytest.raises(UserError, match="--config.data.max_broken=1.0"):
+            list(itertools.islice(batches, 4))
+    else:
+        assert len(list(itertools.islice(batches, 4))) == 4
+    batches.close()

@@ -71,6 +71,13 @@ RANGES = {
         lambda x: len(x) == 3 and min(x) > 0,
     ),
     "data.threads": ("at least 0 (0: by the number of cores)", lambda x: x >= 0),
+    "data.workers": ("at least -1 (-1: by the number of cores)", lambda x: x >= -1),
+    "data.stream": ("1 or 2", lambda x: x in (1, 2)),
+    "data.pixels": (
+        "'pillow', 'near' or 'fast'",
+        lambda x: x in ("pillow", "near", "fast"),
+    ),
+    "data.max_broken": ("a part of all images, 0 to 1", lambda x: 0 <= x <= 1),
     "data.eval_batch_size": MIN_ONE,
     "online.share": ("from 0 to 1 (0: off)", lambda x: 0 <= x <= 1),
     "online.lr": MIN_ZERO,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from vit_ssl_jax import console, fit
+from vit_ssl_jax import console, fit, partition
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.pretrained import check_encoder, init_encoder
@@ -62,6 +62,12 @@ def newest_step(workdir):
         return int(restore.find_folder(workdir).name)
     except UserError:
         return 0
+
+
+def make_key(seed, program):
+    """The run's key, on all devices."""
+    data = partition.put(jax.random.key_data(jax.random.key(seed)), program.replicated)
+    return jax.random.wrap_key_data(data)
 
 
 def first_state(config, run, probe, checkpoints):

@@ -208,13 +208,13 @@ def _lower(function, mesh, *args):
 
 def lower(program):
     """The step of a `Program` lowered for its own shapes: `.compile()` needs no data."""
-    key = key_shape(program.replicated)
-    return program.step.lower(program.state, program.batch, key)
+    shapes = program.state, program.batch, key_shape(program.replicated)
+    return program.step.lower(*shapes)
 
 
 def key_shape(sharding=None):
     """Shape of the run's key; nothing runs, for a topology's mesh can't."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(jax.random.key, 0)
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding)
 
 

@@ -18,14 +18,12 @@ from vit_ssl_jax import (
     command,
     console,
     fit,
-    partition,
     pretrained,
     starting,
     step,
     train_data,
 )
 from vit_ssl_jax.closing import say_closing
-from vit_ssl_jax.console import Clock, console_line, results_line
 from vit_ssl_jax.data import from_python
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.distributed.signals import stop_now, stop_on_signal
@@ -33,8 +31,7 @@ from vit_ssl_jax.doctor import once
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite, summary
 from vit_ssl_jax.monitors import health, online
-from vit_ssl_jax.workdir import checkpoint
-from vit_ssl_jax.workdir.folder import open_workdir, write_config
+from vit_ssl_jax.workdir import checkpoint, folder
 from vit_ssl_jax.workdir.metrics import Meter, Writer, read_metrics
 from vit_ssl_jax.xla import cache
 
@@ -60,7 +57,7 @@ def train(
     arguments.check_training(config)
     command.calm_compilers()
     with stop_on_signal() as stop_requested:
-        return run_to_end(config, open_workdir(workdir), stop_requested, data)
+        return run_to_end(config, folder.open_workdir(workdir), stop_requested, data)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -87,7 +84,7 @@ def run_to_end(config, workdir, stop_requested, data=None):
     fit.fail_at_once()
     inherited = pretrained.inherit(config, workdir)
     open_source, source, lines = train_data.open_run(config, data)
-    lines += inherited
+    lines += inherited + train_data.keep_pixels(config, workdir)
     card, about = train_data.make_card(config, source)
     source, kept = train_data.keep_decoded(config, source)
     lines += about + kept
@@ -106,7 +103,7 @@ def run_to_end(config, workdir, stop_requested, data=None):
     console.introduce(config, run, dict.fromkeys(lines))
     begin = starting.begin(config, run, probe, workdir)
     checkpoints, ready, start = begin.checkpoints, begin.ready, int(begin.state.step)
-    changed = write_config(config, workdir, vit_ssl_jax.__version__)
+    changed = folder.write_config(config, workdir, vit_ssl_jax.__version__)
     changed += train_data.write_card(card, workdir)
     log = Writer(workdir, start=start, steps=run.steps)
     with contextlib.closing(log), fit.explained(config, run, ready):
@@ -122,7 +119,7 @@ def run_to_end(config, workdir, stop_requested, data=None):
             monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
             checkpoints=checkpoints,
             log=log,
-            clock=Clock(begun, begin.seconds),
+            clock=console.Clock(begun, begin.seconds),
             stop_requested=stop_requested,
         )
         try:
@@ -134,13 +131,22 @@ def run_to_end(config, workdir, stop_requested, data=None):
 
 def loop(s, state):
     """Steps until the end or until a signal asks to stop; returns the state, saved."""
-    config, run, log = s.config, s.run, s.log
-    key = jax.random.key_data(jax.random.key(config.seed))
-    key = jax.random.wrap_key_data(partition.put(key, run.program.replicated))
     start = int(state.step)
-    batches = train_data.open_batches(
-        config, s.source, start, needs_labels=run.method.needs_labels
-    )
+    batches = train_data.open_batches(s.config, s.source, start, s.run.method)
+    with contextlib.closing(batches):
+        state, metrics = take_steps(s, state, batches)
+    if int(state.step) > start:
+        health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
+    if start < s.run.steps:  # and not finished before
+        save(s, state)
+    return state
+
+
+def take_steps(s, state, batches):
+    """Steps on `batches` as `loop` does: the state, and the last step's metrics."""
+    config, run, log = s.config, s.run, s.log
+    key = starting.make_key(config.seed, run.program)
+    start, metrics = int(state.step), {}
     meter = Meter(start)
     for done in range(start + 1, run.steps + 1):
         if stop_now(s.stop_requested, done):
@@ -167,16 +173,12 @@ def loop(s, state):
             with fit.explained(config, run, s.ready, evaluating=True):
                 results = s.evals.evaluate(state, due)
             log.write(done, results)
-            log.say(results_line(results))
+            log.say(console.results_line(results))
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             health.check_finite(jax.device_get(metrics["train/loss"]), done)
             save(s, state)
-    if int(state.step) > start:
-        health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
-    if start < run.steps:  # and not finished before
-        save(s, state)
-    return state
+    return state, metrics
 
 
 def finish(s, state, workdir):
@@ -218,17 +220,15 @@ def advance(s, state, batch, key, done):
 
 def write_metrics(s, state, metrics, meter, done):
     """Writes what the step and the online probes say, and the speed."""
-    metrics = jax.block_until_ready(metrics | s.probe.metrics(state, done))
-    metrics = jax.device_get(metrics)
+    metrics = jax.device_get(metrics | s.probe.metrics(state, done))
     health.check_finite(metrics["train/loss"], done)
-    metrics |= meter.read(done, s.config.batch_size)
-    metrics |= {
+    metrics |= meter.read(done, s.config.batch_size) | {
         "epoch": done / s.run.steps_per_epoch,
         "examples_seen": done * s.config.batch_size,
         "data/broken_images": len(s.source.broken),
     }
     s.log.write(done, metrics)
-    s.log.say(console_line(done, s.run.steps, metrics))
+    s.log.say(console.console_line(done, s.run.steps, metrics))
 
 
 def watch_health(s, state, batch, key, done):

@@ -1,5 +1,6 @@
 """From a config to a run's training data: no devices, no files of its own."""
 
+import contextlib
 import json
 import math
 
@@ -172,6 +173,7 @@ def augmentation(data):
     tuples = ("size", "crop", "ratio", "mean")
     plain = ("pad", "flip", "randaugment", "interpolation", "resize", "squash")
     return {
+        "pixels": data.get("pixels", "pillow"),
         **{key: tuple(data[key]) for key in tuples},
         **{key: data[key] for key in (*plain, "train_resize")},
     }
@@ -187,10 +189,30 @@ def open_run(config, data=None):
         return open_source, *open_data(config, open_source)
 
 
-def open_batches(config, source, start, *, needs_labels=False):
+def keep_pixels(config, workdir):
+    """Makes a run go on with the draws and the resizing that it began with; lines.
+
+    `workdir`'s config.json tells them; runs of before there was a choice have the first.
+    """
+    file = workdir / "config.json"
+    try:
+        begun = json.loads(file.read_text())["data"] if file.exists() else None
+    except (KeyError, ValueError):
+        begun = None
+    lines = []
+    for key, first in (("stream", 1), ("pixels", "pillow")):
+        value = begun.get(key, first) if begun else None
+        if begun and config.data.get(key, first) != value:
+            config.data[key] = value
+            lines.append(f"data: config.data.{key} is {value!r}, as this run began")
+    return lines
+
+
+def open_batches(config, source, start, method=None):
     """This process's training batches from step `start` on.
 
-    Raises UserError for an image without a label where the method needs labels.
+    It has `close()`. Raises UserError for an image without a label where `method` needs
+    labels.
     """
     batches = pipeline.train_batches(
         source,
@@ -198,17 +220,22 @@ def open_batches(config, source, start, *, needs_labels=False):
         seed=config.seed,
         start_step=start,
         shard=(jax.process_index(), jax.process_count()),
+        processes=None if (count := config.data.get("workers", -1)) < 0 else count,
         threads=config.data.threads or None,
+        stream=config.data.get("stream", 1),
+        max_broken=config.data.get("max_broken", 1.0),
         **augmentation(config.data),
     )
-    return map(check_labels, batches) if needs_labels else batches
+    return check_labels(batches) if method and method.needs_labels else batches
 
 
-def check_labels(batch):
-    """The batch; raises UserError where an image in it has no label."""
-    if (missing := batch["label"] < 0).any():
-        raise UserError(
-            f"image {batch['id'][missing][0]} of config.data.split has no label (-1), "
-            "and the method learns from labels; name a split with labels"
-        )
-    return batch
+def check_labels(batches):
+    """Yields the batches; raises UserError for an image without a label."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            if (missing := batch["label"] < 0).any():
+                raise UserError(
+                    f"image {batch['id'][missing][0]} of config.data.split has no label "
+                    "(-1), and the method learns from labels; name a split with labels"
+                )
+            yield batch

@@ -1,7 +1,10 @@
 """python -m vit_ssl_jax.bench step --config=configs/NAME.py [--twin] [--json=OUT]
+python -m vit_ssl_jax.bench input --config=configs/NAME.py [--topology=v5e:2x4]
 
-Times the train step of a config on random images, here and now. `--twin` times the same
-step in PyTorch, too, taking turns, eager and compiled (`torch` is an optional extra).
+`step` times the train step of a config on random images, here and now. `--twin` times the
+same step in PyTorch, too, taking turns, eager and compiled (`torch` is an optional extra).
+`input` times the config's data on this machine, stage by stage, beside a Pillow loader, and
+says whether it feeds the step of a topology.
 """
 
 import json
@@ -14,30 +17,42 @@ from vit_ssl_jax import arguments, command
 
 STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed.", 2)
 TWIN = flags.DEFINE_bool("twin", False, "Time the same step in PyTorch, too.")
+SECONDS = flags.DEFINE_float("seconds", 10.0, "Seconds that the input is timed.", 1.0)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "Devices that the input is to feed, as for plan: v5e:2x4, h100:8."
+)
 
 
-def execute(config, json_path):
+def execute(config, json_path, word):
     """Runs the command: prints what it measures."""
     if TWIN.value:  # else jax takes most of a GPU's memory, and PyTorch has the rest
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from vit_ssl_jax.bench import report
+    from vit_ssl_jax.bench import feeding, report
     from vit_ssl_jax.xla import cache  # after the flags: a typo answers at once
 
     out = arguments.json_file(json_path)
     cache.use_cache()
-    figures = report.measure(config, STEPS.value, TWIN.value)
-    print(report.describe(figures))
+    if word == "input":
+        figures = feeding.measure(config, SECONDS.value, TOPOLOGY.value)
+        print(feeding.describe(figures))
+    else:
+        figures = report.measure(config, STEPS.value, TWIN.value)
+        print(report.describe(figures))
     if out:
         out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def main():
-    """Takes the word `step` away and starts the command."""
-    if sys.argv[1:2] != ["step"]:
-        sys.exit("error: say python -m vit_ssl_jax.bench step --config=configs/NAME.py")
+    """Takes the first word away and starts the command."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word not in ("step", "input"):
+        sys.exit(
+            "error: say python -m vit_ssl_jax.bench step --config=configs/NAME.py, or "
+            "bench input"
+        )
     del sys.argv[1]
     command.start(
-        lambda config, json: execute(config, json),
+        lambda config, json: execute(config, json, word),
         optional=("json",),
         config="Recipe, configs/NAME.py.",
         json="File for the same figures.",

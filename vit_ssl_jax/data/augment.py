@@ -23,23 +23,24 @@ def make_augmentation(
     single_draw: bool = False,
     randaugment: str = "",
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    pixels: str = "pillow",
 ) -> Augment:
     """Makes the function (rng, uint8 `[h w 3]`) -> uint8 `[H W 3]`, `(H, W) = size`.
 
-    crop: the range of the random crop's area as part of the image's; None or (): no
-        random crop but, as in evaluation, the centre of the image resized to `resize`.
+    crop: the range of the random crop's area as part of the image's; None or (): as in
+        evaluation the centre of the image resized to `resize`.
     ratio: the range of the random crop's width / height.
     single_draw: the random crop is MAE's for linear probes, `crops.draw_clamped_box`.
     pad: without `crop`, the centre is moved by up to so many pixels.
     train_resize: without `crop`, not the centre but a random window is cut, of the
         image resized to so many pixels instead of `resize`; 0 for the centre.
     squash: without `crop`, resizing ignores the aspect, see `crops.resize_to_cover`.
-    randaugment, mean: see `randaugment.make_randaugment`.
+    randaugment, mean, pixels: see `randaugment.make_randaugment`, `resizing.WAYS`.
 
     Raises UserError for values that exclude each other.
     """
     _check(size, crop, pad, train_resize)
-    how = dict(size=size, interpolation=interpolation)
+    how = dict(size=size, interpolation=interpolation, way=pixels)
     if crop:
         how |= dict(scale=crop, ratio=ratio, single_draw=single_draw)
         place = functools.partial(crops.random_resized_crop, **how)

@@ -1,20 +1,12 @@
-"""Crops of one image: where they lie and how they are resized, uint8 `[h w 3]`.
-
-Resizing is Pillow's, which filters when it shrinks (anti-aliasing): the published torch
-recipes were trained with it, and other kernels give visibly different pixels. (Google's
-resize by TensorFlow: bilinear without filtering, or by area.)
-"""
+"""Crops of one image: where they lie, uint8 `[h w 3]`. `way`: see `resizing`."""
 
 import math
 
 import cv2
 import numpy as np
-from PIL import Image
 
-RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+from vit_ssl_jax.data import resizing
+
 TRIES = 10
 LONGEST = 16  # of an image that is to be covered: long side / short side
 
@@ -40,6 +32,7 @@ def random_resized_crop(
     ratio: tuple[float, float],
     interpolation: str,
     single_draw: bool = False,
+    way: str = "pillow",
 ) -> np.ndarray:
     """Resizes a random box, torchvision's RandomResizedCrop: `[h w 3] -> [H W 3]`.
 
@@ -48,7 +41,7 @@ def random_resized_crop(
     draw = draw_clamped_box if single_draw else draw_box
     top, left, height, width = draw(rng, image.shape[:2], scale=scale, ratio=ratio)
     box = image[top : top + height, left : left + width]
-    return resize_to(box, size, interpolation)
+    return resizing.resize(box, size, interpolation, way)
 
 
 def draw_box(
@@ -128,15 +121,15 @@ def resize_and_center_crop(
     resize: int,
     interpolation: str,
     squash: bool = False,
+    way: str = "pillow",
 ) -> np.ndarray:
     """Resizes, then cuts out the centre: `[h w 3] -> [H W 3]`.
 
     resize, squash: see `resize_to_cover`.
     An image that has that length and the size already comes back as it is.
     """
-    image = resize_to_cover(
-        image, size=size, resize=resize, interpolation=interpolation, squash=squash
-    )
+    how = dict(resize=resize, interpolation=interpolation, squash=squash, way=way)
+    image = resize_to_cover(image, size=size, **how)
     (h, w), (height, width) = image.shape[:2], size
     top, left = round((h - height) / 2), round((w - width) / 2)
     return image[top : top + height, left : left + width]
@@ -157,6 +150,7 @@ def resize_to_cover(
     resize: int,
     interpolation: str,
     squash: bool,
+    way: str = "pillow",
 ) -> np.ndarray:
     """Resizes so that a window of `size` can be cut out: `[h w 3] -> [>= H, >= W, 3]`.
 
@@ -179,7 +173,7 @@ def resize_to_cover(
             if side * num < wanted * den:
                 num, den = wanted, side
         shape = h * num // den, w * num // den
-    return resize_to(image, shape, interpolation)
+    return resizing.resize(image, shape, interpolation, way)
 
 
 def _cut_strip(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -189,14 +183,3 @@ def _cut_strip(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     sides = [min(side, round(most * short)) for side in image.shape[:2]]
     top, left = ((a - b) // 2 for a, b in zip(image.shape[:2], sides, strict=True))
     return image[top : top + sides[0], left : left + sides[1]]
-
-
-def resize_to(
-    image: np.ndarray, size: tuple[int, int], interpolation: str
-) -> np.ndarray:
-    """Resizes to exactly `size` by Pillow: `[h w 3] -> [H W 3]`."""
-    if image.shape[:2] == tuple(size):
-        return image
-    height, width = size
-    pixels = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(pixels.resize((width, height), RESAMPLING[interpolation]))

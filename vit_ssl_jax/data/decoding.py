@@ -22,6 +22,7 @@ JPEG, EXIF, ORIENTATION = b"\xff\xd8", b"Exif\0\0", 0x0112
 # What libjpeg says where pixels are as they should be; else they are missing or wrong.
 HARMLESS = ("extraneous bytes", "Adobe color transform", "SOS parameters")
 ALPHA = {"white": 255, "black": 0}
+LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # pixels; Pillow refuses more
 PNG = b"\x89PNG\r\n\x1a\n"
 UNREADABLE = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
 
@@ -30,18 +31,22 @@ class BrokenImageError(ValueError):
     """The bytes are no image, or stop before its end."""
 
 
-def decode(image: bytes | np.ndarray, alpha: str = "white") -> np.ndarray:
+def decode(
+    image: bytes | np.ndarray, alpha: str = "white", *, quick: bool = False
+) -> np.ndarray:
     """Decodes to RGB, upright: an image file's bytes -> uint8 `[h w 3]`.
 
     Pixels pass through unchanged. Grey is repeated; of an animation, or of several
     pages, the first is taken. Numbers of 16 bits and floats are scaled by their range,
     see `to_bytes`. alpha: what lies behind where an image is transparent, "white" or
-    "black". Raises BrokenImageError, a ValueError.
+    "black". quick: of a JPEG, libjpeg's fast inverse DCT and plain upsampling of colour.
+    Raises BrokenImageError, a ValueError.
     """
     if isinstance(image, np.ndarray):
         return image
+    _check_size(image)
     if image.startswith(JPEG):
-        pixels = _decode_jpeg(image)
+        pixels = _decode_jpeg(image, quick)
         if pixels is not None:
             return pixels
     elif _is_plain(image):
@@ -57,15 +62,24 @@ def decode(image: bytes | np.ndarray, alpha: str = "white") -> np.ndarray:
     return _decode_by_pillow(image, alpha)
 
 
-def _decode_jpeg(image: bytes) -> np.ndarray | None:
+def _check_size(image: bytes) -> None:
+    """Raises BrokenImageError for a PNG that says to be larger than LARGEST."""
+    if image.startswith(PNG) and len(image) > 24:
+        width, height = struct.unpack_from(">II", image, 16)
+        if width * height > LARGEST:
+            raise BrokenImageError(f"not a whole image: it says {width} x {height} px")
+
+
+def _decode_jpeg(image: bytes, quick: bool) -> np.ndarray | None:
     """A JPEG in grey or colour, upright; None where Pillow is to try.
 
     Raises BrokenImageError where libjpeg tells that pixels are lost: it would fill them.
     """
     try:
-        if simplejpeg.decode_jpeg_header(image)[2] not in ("Gray", "YCbCr", "RGB"):
+        height, width, kind, _ = simplejpeg.decode_jpeg_header(image)
+        if kind not in ("Gray", "YCbCr", "RGB") or height * width > LARGEST:
             return None
-        pixels = simplejpeg.decode_jpeg(image, "RGB")
+        pixels = simplejpeg.decode_jpeg(image, "RGB", fastdct=quick, fastupsample=quick)
     except ValueError as error:
         told = str(error)
         if "orrupt" in told and not any(text in told for text in HARMLESS):

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from vit_ssl_jax.data import card, crops, decoding
+from vit_ssl_jax.data import card, decoding, resizing
 from vit_ssl_jax.data.source import Source
 
 LOOKED_AT = 50  # images by whose heads the bytes of all are estimated
@@ -35,7 +35,9 @@ def keep_decoded(source: Source, budget: float, side: int = 0) -> tuple[Source, 
         f"data: {len(source):,} images stay in memory once they are decoded, about "
         f"{size / 2**30:.2g} GiB{shrunk} (config.data.cache_gib={budget:g})"
     )
-    return dataclasses.replace(source, read=reader(source, kept, MARGIN * limit)), line
+    return dataclasses.replace(
+        source, read=reader(source, kept, MARGIN * limit), portable=False
+    ), line
 
 
 def reader(source: Source, side: int, limit: float):
@@ -64,7 +66,7 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
     if not side or min(h, w) <= side:
         return image
     shape = (round(h * side / min(h, w)), round(w * side / min(h, w)))
-    return crops.resize_to(image, shape, "bicubic")
+    return resizing.resize(image, shape, "bicubic")
 
 
 def look_at_some(source: Source) -> list[tuple[int, int]]:

@@ -1,7 +1,9 @@
 """Reads images of a source; broken ones are left out, counted and reported once."""
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,6 +24,8 @@ def read_whole(source: Source, i: int) -> tuple[np.ndarray, int, int]:
         whole = try_to_read(source, candidate)
         if whole is not None:
             return *whole, candidate
+    if tries == len(source):
+        raise UserError(f"all {tries} images of {source.name} are broken.")
     raise UserError(
         f"{tries} images in a row can't be decoded in {source.name}, from "
         f"{source.where(i)} on: check that the files are whole."
@@ -32,7 +36,7 @@ def try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
     """Decodes image i: pixels and label. None, noted in `source.broken`, if broken."""
     try:
         image, label = source.read(i)
-        return decoding.decode(image, source.alpha), label
+        return decoding.decode(image, source.alpha, quick=source.quick), label
     except (OSError, decoding.BrokenImageError) as error:
         _note_broken(source, i, error)
         return None
@@ -53,3 +57,27 @@ def _note_broken(source: Source, i: int, error: Exception) -> None:
         )
     if len(source.broken) == len(source):
         raise UserError(f"all {len(source)} images of {source.name} are broken.")
+
+
+def note_between(source: Source, i: int, last: int) -> None:
+    """Notes the broken images from i on, which a worker process has replaced by `last`."""
+    while i not in source.broken and try_to_read(source, i) is None and i != last:
+        i = (i + 1) % len(source)
+
+
+def stop_at(source: Source, batches: Iterator, part: float) -> Iterator:
+    """Yields the batches; UserError once more than `part` of a source's images is broken.
+
+    One may be, in any case.
+    """
+    most = max(1, int(part * len(source)))
+    with contextlib.closing(batches):
+        for batch in batches:
+            if (count := len(source.broken)) > most:
+                raise UserError(
+                    f"{count} of the {len(source):,} images of {source.name} are broken "
+                    f"so far, {source.where(min(source.broken))} among them; more than "
+                    f"{100 * part:g} % are too many (config.data.max_broken): copy them "
+                    "again, or raise it, as --config.data.max_broken=1.0"
+                )
+            yield batch

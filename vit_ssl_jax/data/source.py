@@ -31,6 +31,8 @@ class Source:
     alpha: what lies behind transparent images, "white" or "black".
     notes: what was guessed or left out when it was opened, a line each.
     files: whether `where` gives the path of a file.
+    quick: whether JPEGs are decoded faster and less exactly, see `decoding.decode`.
+    portable: whether it can be sent to another process, which reads it there.
     broken: numbers of the images that could not be decoded; the readers in
         `reading` add to it, and it is all of a source that ever changes.
     """
@@ -44,6 +46,8 @@ class Source:
     alpha: str = "white"
     notes: tuple[str, ...] = ()
     files: bool = False
+    quick: bool = False
+    portable: bool = False
     broken: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
@@ -136,6 +140,7 @@ def _join(parts: list[Source], split: str) -> Source:
         where=where,
         notes=notes,
         files=all(part.files for part in parts),
+        portable=all(part.portable for part in parts),
         broken=set(),
     )
 

@@ -107,6 +107,7 @@ def _open_fake(split: str) -> Source:
         read=read,
         where=lambda i: f"image {i} of fake {split!r}",
         class_names=tuple(f"colour {label}" for label in range(FAKE_CLASSES)),
+        portable=True,
     )
 
 
@@ -124,6 +125,7 @@ def _open_folder(directory: str, split: str, **reading) -> Source:
         class_names=images.class_names,
         notes=images.notes,
         files=True,
+        portable=True,
     )
 
 
@@ -136,6 +138,7 @@ def _open_prepared(name: str, directory: str, split: str, label: str) -> Source:
         where=lambda i: f"record {i} of {name} {split!r} in {records.folder}",
         class_names=records.label.class_names,
         no_label=records.label.none,
+        portable=True,
     )
 
 
@@ -153,5 +156,6 @@ def open_files(directory: str, alpha: str = "white") -> tuple[Source, list[str]]
         where=lambda i: str(top / paths[i]),
         alpha=alpha,
         files=True,
+        portable=True,
     )
     return source, lines

@@ -1,5 +1,6 @@
 """Check of the training data: read for some seconds, beside what a step would eat."""
 
+import contextlib
 import time
 
 import jax
@@ -16,8 +17,8 @@ BROKEN = (
     "copy them again"
 )
 SLOW = (
-    "--config.data.threads=N (0: by the number of cores), images stored smaller, a "
-    "faster disk, or a host with more cores"
+    "--config.data.workers=N processes (-1: by the number of cores), images stored "
+    "smaller, a faster disk, or a host with more cores"
 )
 
 
@@ -30,7 +31,8 @@ def check(config, speed, seconds):
     try:
         _, source, lines = train_data.open_run(copy)
         copy.batch_size = BATCH * jax.process_count()
-        rate = measure(train_data.open_batches(copy, source, 0), seconds)
+        with contextlib.closing(train_data.open_batches(copy, source, 0)) as batches:
+            rate = measure(batches, seconds)
     except UserError as error:
         return findings.make("data", False, str(error), CURE)
     numbers = dict(images=len(source), images_per_second=rate)

@@ -46,6 +46,7 @@ def plan(
         device=devices[0].device_kind,
         chips=len(devices) // (chip.cores if chip else 1),
         devices=len(devices),
+        hosts=len({device.process_index for device in devices}),
         mesh={axis: int(size) for axis, size in run.mesh.shape.items()},
         batch_size=config.batch_size,
         leanest_fsdp=leanest_fsdp(run),

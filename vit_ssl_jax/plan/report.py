@@ -208,3 +208,8 @@ def speed(figures):
             f"{figures['images_per_second']:.0f} images/s, {figures['epoch_hours']:.3g} h an "
             f"epoch, {figures['run_hours']:.3g} h the run"
         )
+        yield (
+            f"the input of each of {figures['hosts']} host(s) must deliver "
+            f"{figures['images_per_second'] / figures['hosts']:,.0f} images/s for that; "
+            "what this one does: python -m vit_ssl_jax.bench input"
+        )

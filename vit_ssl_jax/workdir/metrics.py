@@ -6,7 +6,6 @@ import sys
 import time
 
 import jax
-import tensorboardX
 import tqdm
 from etils import epath
 
@@ -23,6 +22,8 @@ class Writer:
         self._bar = None
         if not self._on:
             return
+        import tensorboardX  # it brings PyTorch where that is installed
+
         path = epath.Path(workdir) / "metrics.jsonl"
         self._rows = Rows(path, start)
         self._board = tensorboardX.SummaryWriter(
