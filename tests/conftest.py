@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import methods, optim
+from tests import runs
+from vit_ssl_jax import closing, methods, optim
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import images
 
@@ -18,21 +19,20 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_disable_most_optimizations", True)  # halves compile time
-# And these take another third of it.
-FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+SAVE_PICTURE = closing.save_picture
 
 
 def pytest_configure(config):
-    """Registers the marker; starts XLA, by default with FASTER.
+    """Registers the marker; starts XLA, by default in haste.
 
-    XLA reads its flags once, so the processes that tests start compile as users do.
-    Slow tests do, too: they look at what is rounded, and at other devices' programs.
+    XLA reads its flags once. Slow tests compile as users do: they look at what is
+    rounded, and at other devices' programs. Commands that tests start are in haste.
     """
     config.addinivalue_line("markers", "slow: long; runs with -m slow only")
     if "slow" in config.getoption("markexpr"):
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", f"{FASTER} {os.environ.get('XLA_FLAGS', '')}")
+        patch.setenv("XLA_FLAGS", f"{runs.FASTER} {os.environ.get('XLA_FLAGS', '')}")
         jax.jit(lambda x: x)(0.0)
 
 
@@ -43,6 +43,22 @@ def pytest_collection_modifyitems(config, items):
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_closing_pictures():
+    """Runs end without their picture; who looks at it takes `closing_pictures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closing, "save_picture", lambda *_: "no picture: a test's run")
+        yield
+
+
+@pytest.fixture(scope="module")
+def closing_pictures():
+    """Runs of this module end with their picture."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closing, "save_picture", SAVE_PICTURE)
+        yield
 
 
 @pytest.fixture

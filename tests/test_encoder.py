@@ -27,7 +27,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(photos, tmp_path_factory):
+def run(photos, closing_pictures, tmp_path_factory):
     """A small MAE trained on them."""
     workdir = tmp_path_factory.mktemp("runs") / "mae"
     here = dict(data__name="folder", data__dir=str(photos))

@@ -58,7 +58,18 @@ def failures(golden):
     return [row.quantity for row in parity.check(golden) if row.verdict == ledger.FAIL]
 
 
-@pytest.mark.parametrize("case", COMPARED)
+# Laws of many draws: 10 s and more each.
+LONG = ("ijepa_mask_stats", "maskfeat_blockmask_stats")
+LONG += ("init_stats_ijepa", "init_stats_mae", "init_stats_maskfeat")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case in LONG else [])
+        for case in COMPARED
+    ],
+)
 def test_case(case):
     rows = parity.check(ledger.load(FOLDER, case))
     bad = [row for row in rows if row.verdict != ledger.OK]

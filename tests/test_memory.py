@@ -167,11 +167,10 @@ def test_parts_are_those_of_shapes(wide):
     assert remedies.parts_of(run, 8).state < parts.state
 
 
-@pytest.mark.parametrize("share", [0.6, pytest.param(0.3, marks=pytest.mark.slow)])
-def test_the_advice_is_what_the_compiler_says_of_the_flags(wide, share):
+def test_the_advice_is_what_the_compiler_says_of_the_flags(wide):
     """Pasted into a config of its own, compiled anew."""
     config, run, need = wide
-    limit = share * need.total
+    limit = 0.6 * need.total
     measure = remedies.compiler(config, run, 1.0)
     advice = remedies.advise(config, run, need, limit, measure)
     assert advice.how == "compiled" and advice.bytes <= limit
@@ -325,7 +324,7 @@ ATTENTION = dict(vit__variant="2x32x4/4", batch_size=128, data__size="(64,64)", 
             *("init", 400 << 20, dict(vit__variant="4x1024x4/8", steps=1), []),
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "evaluators",
             300 << 20,
             ATTENTION
@@ -336,6 +335,7 @@ ATTENTION = dict(vit__variant="2x32x4/4", batch_size=128, data__size="(64,64)", 
                 "data.eval_batch_size": 512,
             },
             [r"while evaluating", r"--config\.data\.eval_batch_size=256"],
+            marks=pytest.mark.slow,
         ),
     ],
 )

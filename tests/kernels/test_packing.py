@@ -13,7 +13,7 @@ SIZES = st.lists(
 
 
 @given(sizes=SIZES, unit=st.integers(1, 3), lead=st.sampled_from([(), (2,)]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_what_was_packed_is_found_again(sizes, unit, lead):
     rng = np.random.default_rng(0)
     shapes = [(rows, unit * times) for rows, times in sizes]

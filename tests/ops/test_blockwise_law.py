@@ -96,11 +96,13 @@ def test_default_masks_are_mirror_symmetric(default, flip):
     assert asymmetry(default[0], FLIPS[flip]) <= 5
 
 
+@pytest.mark.slow
 def test_mmpretrain_masks_are_not():
     hide, _ = sample("mmpretrain", 0)
     assert asymmetry(hide, FLIPS["up"]) > 20
 
 
+@pytest.mark.slow
 def test_the_ledger_tells_the_two_laws_apart(monkeypatch):
     swapped = {"slowfast": "mmpretrain", "mm": "slowfast"}
     monkeypatch.setattr(blockmasks, "COMPAT", swapped)
