@@ -93,8 +93,6 @@ def test_damaged_files_are_pixels_or_an_error():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    said = [x for x in done.stderr.splitlines() if not x.startswith("tempfile.tif")]
-    assert said == []  # libtiff alone says what it thinks of a file
     found = json.loads(done.stdout)
     assert found["pixels"] + found["broken"] == ROUNDS
     assert min(found["pixels"], found["broken"]) > ROUNDS / 20

@@ -156,12 +156,13 @@ def test_a_killed_command_goes_on(folder, tmp_path):
     command = [sys.executable, "-m", "vit_ssl_jax.data.prepare", str(folder)]
     command += [str(tmp_path / "again"), *words]
     how = dict(cwd=runs.ROOT, env=runs.environment(1))
-    killed = subprocess.Popen(command, start_new_session=True, **how)
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
     done, deadline = tmp_path / "again" / "photos" / "1.0.0", time.time() + 60
     while not list(done.glob("*array_record*")) and time.time() < deadline:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    output, _ = killed.communicate(timeout=20)  # its workers end, too
+    assert "written" not in output
     assert not (done / "dataset_info.json").exists()
     last = subprocess.run(command, capture_output=True, text=True, check=False, **how)
     assert last.returncode == 0, last.stderr

@@ -57,18 +57,6 @@ def test_two_processes_are_one_run_which_one_continues(tmp_path):
     )
 
 
-@pytest.mark.slow  # ~ 40 s
-def test_two_processes_continue_what_one_began(tmp_path):
-    begun = runs.command(tmp_path, devices=4, steps=6)
-    (output,), codes = finish(begun)
-    assert codes == [0], output
-    port = free_port()
-    pair = [start(tmp_path, i, port, steps=10) for i in range(2)]
-    outputs, codes = finish(*pair)
-    assert codes == [0, 0], outputs
-    assert len(losses(tmp_path)) == 10
-
-
 @pytest.mark.slow  # ~ 15 s
 def test_tensor_parallelism_beyond_a_process_is_refused(tmp_path):
     port, mesh = free_port(), dict(mesh__data=1, mesh__tensor=4)
@@ -215,17 +203,13 @@ def test_a_checkpoint_that_one_process_cannot_read_is_left_by_all(tmp_path):
 
 
 @pytest.mark.slow  # ~ 60 s
-@pytest.mark.parametrize("config", ["quickstart", "pretext_cpu"])
-def test_evaluators_of_two_processes_find_what_one_does(tmp_path, config):
-    """Quickstart has k-NN and a linear probe, pretext_cpu k-NN and the objective."""
-    changes = dict(config=config, steps=12, summary=True)
+def test_evaluators_of_two_processes_find_what_one_does(tmp_path):
+    """k-NN and the objective, health and online probes."""
+    changes = dict(config="pretext_cpu", steps=12, summary=True)
     changes |= dict(health__every=4, online__share=0.05, evals__knn__every_epochs=0.0)
-    if config == "quickstart":
-        changes |= dict(evals__linear__every_epochs=0.0)
-    else:
-        splits = dict(pretext__split="test", knn__bank="train", knn__queries="test")
-        changes |= {f"evals__{key}": split for key, split in splits.items()}
-        changes |= dict(evals__linear__every_epochs=None)
+    splits = dict(pretext__split="test", knn__bank="train", knn__queries="test")
+    changes |= {f"evals__{key}": split for key, split in splits.items()}
+    changes |= dict(evals__linear__every_epochs=None)
     port = free_port()
     pair = [start(tmp_path / "two", i, port, **changes) for i in range(2)]
     outputs, codes = finish(*pair)

@@ -5,22 +5,33 @@ a run would get, with all its threads or worker processes.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
-import sys
-import threading
 import time
 
+import cv2
 import jax
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from vit_ssl_jax import build, partition, step, train_data
-from vit_ssl_jax.data import augment, crops, decoding, draws, reading, resizing, workers
+from vit_ssl_jax.data import (
+    augment,
+    crops,
+    decoding,
+    draws,
+    making,
+    pipeline,
+    reading,
+    resizing,
+    workers,
+)
 
 WARM_UP = 2.0  # seconds
 LOOKED_AT = 256  # images, for the stages
-SWITCH = 1e-5  # seconds, as often a counting thread asks for Python's lock
+ROUNDS = 64  # pieces, for the lock
 
 
 def measure(config, seconds, topology=""):
@@ -107,45 +118,48 @@ def time_transfer(config, rounds=5):
 
 
 def time_lock(source, config, count):
-    """Seconds of an image in which one thread holds Python's lock.
+    """Seconds of an image in which Python's lock is held, at most.
 
-    Another thread counts meanwhile, as fast as the lock lets it; what it misses, beside
-    what it counts alone, is what the first held. Needs a core for each.
+    What a worker does for a batch, with all that works on pixels outside of Python
+    (decoder, resize, blur, mirror), which lets go of the lock, left out: processor time of
+    what is left.
     """
-    transform = augment.make_augmentation(**train_data.augmentation(config.data))
-
-    def work():
-        for i, rng in enumerate(draws.STREAMS[config.data.stream](0, 0, count)):
-            with contextlib.suppress(OSError, decoding.BrokenImageError):
-                transform(rng, decoding.decode(source.read(i)[0], source.alpha))
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH)
-    try:
-        alone, most = count_beside(lambda: time.sleep(0.5))
-        seconds, counted = count_beside(work)
-    finally:
-        sys.setswitchinterval(before)
-    return max(0.0, seconds - counted * alone / most) / count
+    data, content = config.data, [source.read(i) for i in range(count)]
+    several = range(0, ROUNDS * making.PIECE, making.PIECE)
+    source = dataclasses.replace(source, read=lambda i: content[i % count])
+    how = train_data.augmentation(data)
+    write = pipeline.train_writer(source, config.seed, data.stream, how)
+    rows = making.rows_of(source, data.size)
+    with without_pixels():
+        out = making.fresh(write, 0, making.PIECE, rows)
+        begun = time.thread_time()
+        for first in several:
+            write(first, out)
+        return (time.thread_time() - begun) / ROUNDS / making.PIECE
 
 
-def count_beside(work):
-    """`(seconds, counts)` of a thread that counts while `work` runs."""
-    counts, over = 0, threading.Event()
+@contextlib.contextmanager
+def without_pixels():
+    """Inside, images come out of nothing."""
 
-    def count():
-        nonlocal counts
-        while not over.is_set():
-            counts += 1
+    def decode(content, *_, **__):
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+        return np.empty((height, width, 3), np.uint8)
 
-    thread = threading.Thread(target=count)
-    begun = time.perf_counter()
-    thread.start()
-    work()
-    seconds = time.perf_counter() - begun
-    over.set()
-    thread.join()
-    return seconds, counts
+    sheet = functools.cache(lambda size: np.empty((*size[::-1], 3), np.uint8))
+    page = functools.cache(Image.new)
+
+    with contextlib.ExitStack() as stack:
+        for place, name, stand_in in (
+            (simplejpeg, "decode_jpeg", decode),
+            (cv2, "resize", lambda image, size, **_: sheet(size)),
+            (cv2, "sepFilter2D", lambda image, *_: image),
+            (cv2, "flip", lambda image, _: image),
+            (Image.Image, "resize", lambda image, size, *_: page(image.mode, size)),
+        ):
+            stack.callback(setattr, place, name, getattr(place, name))
+            setattr(place, name, stand_in)
+        yield
 
 
 def compare(source, data, count):

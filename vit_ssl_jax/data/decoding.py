@@ -90,9 +90,9 @@ def _decode_jpeg(image: bytes, quick: bool) -> np.ndarray | None:
 
 def _orientation(jpeg: bytes) -> int:
     """How a JPEG's EXIF says that it is to be turned: 1 (upright) to 8."""
-    tiff = jpeg.find(EXIF, 0, 1 << 16) + len(EXIF)
+    tiff = _find_exif(jpeg)
     order = {b"II": "<", b"MM": ">"}.get(jpeg[tiff : tiff + 2])
-    if tiff < len(EXIF) or order is None:
+    if not tiff or order is None:
         return 1
     try:
         (start,) = struct.unpack_from(order + "I", jpeg, tiff + 4)
@@ -104,6 +104,19 @@ def _orientation(jpeg: bytes) -> int:
     except struct.error:  # the table ends too early
         pass
     return 1
+
+
+def _find_exif(jpeg: bytes) -> int:
+    """The first byte of a JPEG's EXIF, among the segments before its pixels; 0: none."""
+    place = 2
+    while place + 10 <= len(jpeg) and jpeg[place] == 0xFF:
+        kind = jpeg[place + 1]
+        if kind == 0xE1 and jpeg[place + 4 : place + 10] == EXIF:
+            return place + 10
+        if kind in (0xDA, 0xD9):  # pixels, end
+            break
+        place += 1 if kind == 0xFF else 2 + (jpeg[place + 2] << 8 | jpeg[place + 3])
+    return 0
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 from vit_ssl_jax.data import pool, workers
 from vit_ssl_jax.data.source import Source
 
+PIECE = 32  # images that are prepared at a time, by one thread
+
 Arrays = dict[str, np.ndarray]
 Write = Callable[[int, Arrays], None]
 

@@ -24,7 +24,6 @@ from vit_ssl_jax.data.making import Arrays
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
 
-PIECE = 32  # images that are prepared at a time, by one thread
 MANY = 20_000  # images to evaluate for which worker processes are worth their start
 
 
@@ -63,7 +62,7 @@ def train_batches(
     local, piece = _split(batch_size, shard[1])
     if augmentation.get("pixels") == "fast":
         source = dataclasses.replace(source, quick=True)
-    write = _train_writer(source, seed, stream, augmentation)
+    write = train_writer(source, seed, stream, augmentation)
 
     def positions(number: int) -> int:
         """Where the piece of a number, of all that this process makes, begins."""
@@ -121,7 +120,7 @@ def eval_batches(
         yield _fill(batch, batch_size)
 
 
-def _train_writer(source: Source, seed: int, stream: int, how: dict) -> making.Write:
+def train_writer(source: Source, seed: int, stream: int, how: dict) -> making.Write:
     """Writes the rows of the positions from one on; `how`: of augmentation."""
     transform = augment.make_augmentation(**how)
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -152,7 +151,7 @@ def _eval_writer(source: Source, transform: Callable) -> making.Write:
 
 
 def _split(batch_size: int, processes: int) -> tuple[int, int]:
-    """Sizes of one process's batch and of a piece, its largest divisor up to PIECE.
+    """Sizes of one process's batch and of a piece, its largest divisor up to making.PIECE.
 
     A thread prepares a piece at a time: not an image, because the work around one is as
     much as decoding a small image; not a batch, so that all threads work on the first.
@@ -163,7 +162,7 @@ def _split(batch_size: int, processes: int) -> tuple[int, int]:
             f"processes: choose a multiple of {processes}."
         )
     local = batch_size // processes
-    return local, max(n for n in range(1, PIECE + 1) if local % n == 0)
+    return local, max(n for n in range(1, making.PIECE + 1) if local % n == 0)
 
 
 def _noted(source: Source, batches: Iterator[Arrays]) -> Iterator[Arrays]:

@@ -4,7 +4,10 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
+import os
 import pathlib
+import threading
+import time
 
 import simplejpeg
 import tqdm
@@ -42,7 +45,10 @@ def run(shards, processes) -> dict:
     with (
         tqdm.tqdm(total=total, unit="image", disable=None) as bar,
         concurrent.futures.ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn")
+            processes,
+            multiprocessing.get_context("spawn"),
+            initializer=end_with_parent,
+            initargs=(os.getpid(),),
         ) as pool,
     ):
         futures = {pool.submit(write_shard, shard): shard for shard in shards}
@@ -55,6 +61,17 @@ def run(shards, processes) -> dict:
             pool.shutdown(cancel_futures=True)
             raise
     return results
+
+
+def end_with_parent(parent: int) -> None:
+    """Makes a worker end once its parent is gone, however it went."""
+
+    def look():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def write_shard(shard: Shard) -> dict:
