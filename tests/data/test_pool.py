@@ -8,13 +8,14 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from tests import runs
 from tests.data.test_pipeline import assert_equal, numbered
-from vit_ssl_jax.data import pool
+from vit_ssl_jax.data import pool, workers
 from vit_ssl_jax.data.pipeline import eval_batches, train_batches
 from vit_ssl_jax.errors import UserError
 
@@ -151,3 +152,27 @@ def test_nothing_is_left_however_the_parent_ends(tmp_path, how):
     assert done.stdout == "begun\n"
     if how == "end":
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "script", "processes", "said"),
+    [
+        (4, 10**9, False, 0, ""),
+        (64, 10**9, False, 64, ""),
+        (64, 10**6, False, 0, "docker run --shm-size"),
+        (64, 10**9, True, 0, "start it as a module"),
+    ],
+)
+def test_who_works_follows_from_the_machine(
+    monkeypatch, caplog, cores, free, script, processes, said
+):
+    """By its cores; what is in the way is said."""
+    monkeypatch.setattr(workers, "count_cores", lambda: cores)
+    usage = types.SimpleNamespace(free=free)
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda _: usage)
+    main = types.SimpleNamespace(__spec__=None if script else "a module", __file__="a")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    found = workers.choose(source(50), None, None, 10**6)
+    assert found.processes == processes
+    assert (said in caplog.text) if said else not caplog.text
+    assert workers.choose(numbered(50), None, None, 10**6).processes == 0

@@ -103,7 +103,7 @@ class Pool:
         self.layout, self.jobs, self.turn = layout, {}, 0
         self.free: list[shared_memory.SharedMemory] = []
         self.slots: list[shared_memory.SharedMemory] = []
-        self.lock = threading.Lock()  # views die in any thread
+        self.lock = threading.RLock()  # views die in any thread, and anywhere in it
         context = multiprocessing.get_context("spawn")
         work = cloudpickle.dumps((write, layout))
         self.workers, self.pipes = [], []

@@ -1,6 +1,7 @@
 """Who prepares batches: threads of this process, or worker processes; how many."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 import shutil
@@ -14,6 +15,10 @@ THREADS = 2  # of a worker: one reads while the other decodes
 MAX_THREADS = 32  # without workers
 FEW_CORES = 8  # that one process's threads keep busy
 SMALL = 64 * 64 * 3  # numbers in an image
+SCRIPT = (
+    "the program is a script, which workers may not import; start it as a module, or put "
+    "its work under __name__ == '__main__' and set config.data.workers"
+)
 SHARED = pathlib.Path("/dev/shm")
 SLOTS = 5  # batches in shared memory: ahead, in use, and on their way to a device
 
@@ -39,7 +44,11 @@ def choose(
     small = is_small(source)
     reason = find_reason(source, batch_bytes)
     if processes is None:
-        worth = cores > FEW_CORES and is_importable()
+        worth = cores > FEW_CORES and source.portable
+        reason = reason or ("" if is_importable() else SCRIPT)
+        if worth and reason:
+            logger = logging.getLogger(__name__)
+            logger.warning("input: threads instead of worker processes, for %s", reason)
         processes = cores if worth and not reason else 0
     elif processes and reason:
         raise UserError(
