@@ -59,14 +59,15 @@ def shrink(config):
 
 
 def distinct():
-    """One recipe of each method and optimiser, `NAME[:ARGUMENT]`, of those published.
+    """One recipe of each optimiser, `NAME[:ARGUMENT]`, of those published.
 
-    The others' programs are lowered for four devices by tests/compiled/test_lowered.py.
+    Every method takes steps in tests/methods/test_all.py, with its recipe's values; all
+    recipes are lowered by tests/compiled/test_lowered.py.
     """
     kinds = {}
     names = [name for name in runs.RECIPES if name != "own.py"]
     for config in (c for name in names for c in load_all(name)):
-        kind = config.method.name, config.optim.name, config.optim.layer_decay < 1
+        kind = config.optim.name, config.optim.layer_decay < 1
         kinds.setdefault(kind, config.recipe)
     return list(kinds.values())
 

@@ -9,7 +9,7 @@ from tests import runs
 from vit_ssl_jax import train
 
 # A teacher, a running prior, orders drawn for every patch, averaged weights' kind of state.
-METHODS = ("colorization", "ijepa", "relvit", "supervised")
+METHODS = ("colorization", "ijepa", "supervised")
 
 
 @pytest.mark.slow

@@ -49,7 +49,6 @@ HF = {
 }
 TIMM = {
     "token": ("vit_tiny_patch16_224", dict(depth=2, img_size=64, num_classes=7)),
-    "bare": ("vit_tiny_patch16_224", dict(depth=1, img_size=64, num_classes=0)),
     "oblong": ("vit_tiny_patch16_224", dict(depth=1, img_size=(32, 64))),
     "fc_norm": (
         "vit_tiny_patch16_224",

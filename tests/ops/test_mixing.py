@@ -199,7 +199,7 @@ def test_the_middle_of_an_odd_batch_stays():
         np.testing.assert_allclose(out[2], image[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("groups", [1, 3, 4, 24])
+@pytest.mark.parametrize("groups", [3, 24])
 def test_groups_are_mixed_each_by_a_draw_of_its_own(groups):
     """As many as divide the 12 images; labels come from where the pixels do."""
     numbers = jnp.arange(12.0)

@@ -58,18 +58,6 @@ def shrink(config, variant):
 
 
 @pytest.mark.slow
-def test_plain_blocks_keep_to_the_contracts(compile_step):
-    """Nothing but parameters is gathered, no float32 matmul, no host, no copy.
-
-    Every method's, of fused blocks at full width: tests/compiled/test_steps.py.
-    """
-    text = compile_step("supervised", variant="2x64x2/2")
-    assert "all-gather" in text  # of parameters
-    assert "tpu_custom_call" not in text
-    assert contracts.violations(text, dtype="bfloat16") == []
-
-
-@pytest.mark.slow
 def test_float32_matmul_in_a_kernel_is_found(compile_step, monkeypatch):
     """A kernel's products are read from its own code."""
     dot = parts.dot
