@@ -66,8 +66,8 @@ def test_a_stopped_and_killed_run_ends_bit_identical(tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_and_killed_run_ends_bit_identical_on_a_mesh(tmp_path):
-    changes = dict(mesh__data=1, mesh__fsdp=2, mesh__tensor=2, method__max_context=0)
-    check_stopped_run(tmp_path, seed=1, method="ijepa", devices=4, **changes)
+    changes = dict(mesh__data=1, mesh__fsdp=2, mesh__tensor=2)
+    check_stopped_run(tmp_path, seed=1, devices=4, **changes)
 
 
 @pytest.mark.parametrize(
