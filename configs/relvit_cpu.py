@@ -127,8 +127,8 @@ def get_config(recipe="upstream"):
         std=(0.2470, 0.2435, 0.2616),
         threads=0,
         workers=-1,  # processes; -1 by the number of cores, 0 threads alone
-        stream=2,  # how augmentations are drawn, see data/draws.py
-        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        stream=1,  # how augmentations are drawn; 1: as in the recorded figures
+        pixels="pillow",  # resizing to the bit; "near", "fast"
         max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=512,
     )

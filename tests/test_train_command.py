@@ -27,7 +27,7 @@ def check_stopped_run(tmp_path, seed, **changes):
 
     What is stopped has its input from worker processes, what isn't from threads.
     """
-    changes |= dict(steps=STEPS)
+    changes |= dict(steps=STEPS, data__stream=2, data__pixels="near")
     straight = runs.command(tmp_path / "straight", **changes)
     out, _ = straight.communicate()
     assert straight.returncode == 0, out

@@ -106,8 +106,8 @@ def test_an_image_without_a_label_stops_a_method_that_learns_from_labels():
 
 def test_a_run_goes_on_with_the_pixels_that_it_began_with(tmp_path):
     """One of before there was a choice had the first of each; a new run has its config's."""
-    config = runs.small("mae").copy_and_resolve_references()
-    assert (config.data.stream, config.data.pixels) == (2, "near")
+    config = runs.small("mae", data__stream=2, data__pixels="near")
+    config = config.copy_and_resolve_references()
     assert train_data.keep_pixels(config, tmp_path) == []
     before = json.loads(config.to_json())
     for key in ("stream", "pixels"):
