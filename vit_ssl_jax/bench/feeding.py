@@ -43,6 +43,9 @@ def measure(config, seconds, topology=""):
     config = config.copy_and_resolve_references()
     _, source, _ = train_data.open_run(config)
     data, cores = config.data, workers.count_cores()
+    with config.unlocked():  # which older configs lack
+        data.stream = data.get("stream", 1)
+    source = dataclasses.replace(source, quick=data.get("pixels") == "fast")
     kept, notes = train_data.keep_decoded(config, source)
     rate, first = run(config, kept, seconds)
     count = min(LOOKED_AT, len(source))
@@ -83,21 +86,21 @@ def run(config, source, seconds):
 
 def time_stages(source, how, stream, count):
     """Processor seconds of an image by stage, one thread: `{stage: seconds}`."""
-    decode = functools.partial(decoding.decode, quick=how["pixels"] == "fast")
     transform = augment.make_augmentation(**how)
     seconds = dict.fromkeys(("read", "decode", "crop, resize, augment", "batch"), 0.0)
     out = np.empty((*how["size"], 3), np.uint8)
 
-    def timed(stage, function, *args):
+    def timed(stage, function, *args, **more):
         begun = time.thread_time()
-        result = function(*args)
+        result = function(*args, **more)
         seconds[stage] += (time.thread_time() - begun) / count
         return result
 
     for i, rng in enumerate(draws.STREAMS[stream](0, 0, count)):
         image, _ = timed("read", source.read, i)
         try:
-            pixels = timed("decode", decode, image, source.alpha)
+            more = dict(alpha=source.alpha, quick=source.quick)
+            pixels = timed("decode", decoding.decode, image, **more)
         except (OSError, decoding.BrokenImageError):
             continue
         made = timed("crop, resize, augment", transform, rng, pixels)
@@ -148,7 +151,6 @@ def without_pixels():
 
     sheet = functools.cache(lambda size: np.empty((*size[::-1], 3), np.uint8))
     page = functools.cache(Image.new)
-
     with contextlib.ExitStack() as stack:
         for place, name, stand_in in (
             (simplejpeg, "decode_jpeg", decode),
@@ -178,7 +180,7 @@ def compare(source, data, count):
         for turn, load in enumerate((load_ours, load_by_pillow)):
             (rng,) = draws.STREAMS[data.stream](0, i, 1)
             begun = time.thread_time()
-            made.append(load(image, rng, ours_by, how))
+            made.append(load(image, rng, source, ours_by, how))
             seconds[turn] += time.thread_time() - begun
         error.append(np.mean((made[0].astype(np.float64) - made[1]) ** 2))
     psnr = 10 * np.log10(255**2 / np.mean(error)) if np.mean(error) else np.inf
@@ -189,12 +191,12 @@ def compare(source, data, count):
     )
 
 
-def load_ours(image, rng, transform, how):
+def load_ours(image, rng, source, transform, how):
     """An image as a run gets it."""
-    return transform(rng, decoding.decode(image, quick=how["pixels"] == "fast"))
+    return transform(rng, decoding.decode(image, source.alpha, quick=source.quick))
 
 
-def load_by_pillow(image, rng, transform, how):
+def load_by_pillow(image, rng, source, transform, how):
     """The same as the published recipes do it: Pillow decodes, crops, resizes, flips."""
     pixels = Image.open(io.BytesIO(image)).convert("RGB")
     draw = dict(scale=how["crop"], ratio=how["ratio"])
