@@ -146,14 +146,14 @@ def get_devices(name, say=print):
     compile and never run. Raises UserError where the name isn't one, the compiler (libtpu,
     the CUDA plugin) is missing or refuses it; of a libtpu that isn't jax's own `say` warns.
     """
-    if jax.__version_info__ < OLDEST_JAX:
-        raise UserError(
-            f"plan needs jax {'.'.join(map(str, OLDEST_JAX))} or newer, and this is "
-            f"{jax.__version__}: pip install -U jax, or plan on another machine"
-        )
     if name in ("", "devices"):
         devices = jax.devices()
         return devices, chip_of(devices[0].device_kind)
+    if jax.__version_info__ < OLDEST_JAX:
+        raise UserError(
+            f"a plan for devices that are elsewhere needs jax {'.'.join(map(str, OLDEST_JAX))} or newer, and this is "
+            f"{jax.__version__}: pip install -U jax, or plan on another machine"
+        )
     count, chip, layout = parse(name)
     if isinstance(chip, cards.Card):
         return cards.get_devices(chip, count, int(layout)), chip
