@@ -126,6 +126,7 @@ def get_config(method="ijepa"):
         workers=-1,  # processes; -1 by the number of cores, 0 threads alone
         stream=1,  # how augmentations are drawn; 1: as in the recorded figures
         pixels="pillow",  # resizing to the bit; "near", "fast"
+        device_cache=False,  # keep a small set on the devices
         max_broken=0.25,  # part of the images that may be broken
         eval_batch_size=256,
     )

@@ -99,6 +99,7 @@ def get_config():
         workers=-1,  # processes; -1 by the number of cores, 0 threads alone
         stream=2,  # how augmentations are drawn, see data/draws.py
         pixels="near",  # resizing; "pillow": to the bit; "fast"
+        device_cache=False,  # keep a small set on the devices
         max_broken=0.01,  # part of the images that may be broken
         eval_batch_size=1024,
     )

@@ -17,6 +17,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 FLOORS = [
     ["errors"],
     ["recipes", "distributed", "own"],
+    ["host"],
     [
         "command",
         "arguments",
@@ -36,8 +37,8 @@ FLOORS = [
     ["pretrained", "train_data"],
     ["monitors", "finished", "remedies", "doctor", "results"],
     ["fit"],
-    ["starting", "pictures"],
-    ["closing"],
+    ["starting", "pictures", "device_cache"],
+    ["closing", "feeds", "loop"],
     ["train", "judging", "plan", "encoder", "classifier", "exporting"],
     ["main", "evaluate", "bench", "features", "predict", "convert", "__main__"],
 ]

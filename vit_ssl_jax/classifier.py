@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from vit_ssl_jax import command, finished, partition
+from vit_ssl_jax import finished, host, partition
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.ops import images
@@ -37,7 +37,7 @@ class Classifier:
 
 def load(run) -> Classifier:
     """Loads the classifier of a run; raises UserError for one that is none."""
-    command.calm_compilers()
+    host.prepare()
     trained = finished.read_trained(run)
     mesh = partition.make_mesh(finished.MESH)
     model, state = finished.load_model(trained, mesh)

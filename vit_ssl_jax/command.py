@@ -10,21 +10,10 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vit_ssl_jax import recipes
+from vit_ssl_jax import host, recipes
 from vit_ssl_jax.distributed import clusters
 from vit_ssl_jax.errors import UserError
 
-# What libtpu asks the cloud for, and complains of at length where there is none.
-NO_CLOUD = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
-# The share of a GPU's memory that jax takes, instead of its own default of 0.75; CUDA,
-# cuDNN, cuBLAS and NCCL live on the rest.
-GPU_MEMORY = 0.9
 PROCESSES = dict(
     coordinator="HOST:PORT where process 0 listens, for a run of several processes.",
     num_processes="How many there are. A TPU pod or SLURM's srun tells all three itself.",
@@ -56,8 +45,8 @@ def start(execute, optional=(), several=False, **texts):
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; flags are --name=value")
         logging.set_verbosity(logging.WARNING)
-        calm_compilers()
-        take_gpu_memory()
+        host.prepare()
+        host.take_gpu_memory()
         values = {name: flags.FLAGS[name].value for name in names}
         leave = None
         try:
@@ -113,29 +102,12 @@ def join(values):
     # After the flags: a typo answers at once.
     from vit_ssl_jax.distributed import processes
 
+    host.fail_at_once()
     config = values["config"]
     config = {} if config is None else json.loads(config.to_json_best_effort())
     facts = {f"config.{k}": v for k, v in recipes.flatten(config).items()}
     processes.start(group, {**values, **facts, "config": ""}, int(timeout))
     return processes.leave
-
-
-def calm_compilers():
-    """Keeps libtpu and the CUDA plugin quiet on a host without a TPU, or without a GPU.
-
-    There they serve to plan with alone.
-    """
-    if not clusters.has_chips():
-        for key, value in NO_CLOUD.items():
-            os.environ.setdefault(key, value)
-    if not clusters.has_cards():
-        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-
-
-def take_gpu_memory():
-    """Has jax take GPU_MEMORY, unless a variable of jax's says how much."""
-    if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
-        os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", str(GPU_MEMORY))
 
 
 def join_words(argv):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import command, finished, partition, weights
+from vit_ssl_jax import finished, host, partition, weights
 from vit_ssl_jax.data import from_python
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
@@ -150,7 +150,7 @@ def load(
     of a file. given: facts that a file doesn't tell, `weights.GIVEN`. Raises UserError
     where there is no such run.
     """
-    command.calm_compilers()
+    host.prepare()
     if unknown := set(given) - set(weights.GIVEN):
         raise UserError(
             f"load: {', '.join(sorted(unknown))} is no fact of a file of weights; they are "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import arguments, command
+from vit_ssl_jax import arguments, command, host
 from vit_ssl_jax.errors import UserError
 
 
@@ -41,7 +41,7 @@ def evaluate(
         arguments.check_checkpoint(path)
     from vit_ssl_jax import judging  # after the flags: a typo answers at once
 
-    command.calm_compilers()
+    host.prepare()
     return judging.judge(config, checkpoints, workdir, say)
 
 

@@ -30,15 +30,6 @@ class Ready:
     remark: str  # where the compiled program came from
 
 
-def fail_at_once():
-    """Makes a CPU compute before a call returns, so that want of memory is its error.
-
-    Else jax waits without end for the numbers of a program that failed. No effect once
-    jax has looked for devices.
-    """
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
 def compile_step(config, run, say):
     """Compiles the step of a `build.Run` ahead of its first call: a `Ready`.
 

@@ -167,26 +167,31 @@ def make_program(method, optimizer, mesh, *, batch_size, size, accum):
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(init, key_shape())
     layout = partition.state_shardings(shapes, mesh)
-    whole = partition.replicated(mesh)
     state = partition.laid_out(shapes, layout)
-    jit_init = jax.jit(init, out_shardings=layout)
-    jit_step = functools.partial(
-        jax.jit,
-        step,
-        in_shardings=(layout, partition.batch_sharding(mesh), whole),
-        out_shardings=(layout, whole),
-        donate_argnums=0,
-    )
-    with jax.set_mesh(mesh):
-        options = choose_options(jit_step(), mesh, state, batch, key_shape(whole))
     return Program(
-        init=with_mesh(jit_init, mesh),
-        step=with_mesh(jit_step(compiler_options=options), mesh),
+        init=with_mesh(jax.jit(init, out_shardings=layout), mesh),
+        step=jit_step(step, mesh, state, batch),
         plain_step=step,
         state=state,
         batch=batch,
-        replicated=whole,
+        replicated=partition.replicated(mesh),
     )
+
+
+def jit_step(step, mesh, state, batch, more=()):
+    """Jits step for shapes with shardings, the state donated; `more`: of further results."""
+    layout, fed = jax.tree.map(lambda x: x.sharding, (state, batch))
+    whole = partition.replicated(mesh)
+    jitted = functools.partial(
+        jax.jit,
+        step,
+        in_shardings=(layout, fed, whole),
+        out_shardings=(layout, whole, *more),
+        donate_argnums=0,
+    )
+    with jax.set_mesh(mesh):
+        options = choose_options(jitted(), mesh, state, batch, key_shape(whole))
+    return with_mesh(jitted(compiler_options=options), mesh)
 
 
 def with_mesh(function, mesh):
@@ -197,13 +202,12 @@ def with_mesh(function, mesh):
         with jax.set_mesh(mesh):
             return function(*args)
 
-    call.lower = functools.partial(_lower, function, mesh)
+    def lower(*args):
+        with jax.set_mesh(mesh):
+            return function.lower(*args)
+
+    call.lower = lower
     return call
-
-
-def _lower(function, mesh, *args):
-    with jax.set_mesh(mesh):
-        return function.lower(*args)
 
 
 def lower(program):

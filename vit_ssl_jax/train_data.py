@@ -190,7 +190,7 @@ def open_run(config, data=None):
 
 
 def keep_pixels(config, workdir):
-    """Makes a run go on with the draws and the resizing that it began with; lines.
+    """Makes a run go on with the draws and the pixels that it began with; lines.
 
     `workdir`'s config.json tells them; runs of before there was a choice have the first.
     """
@@ -200,7 +200,7 @@ def keep_pixels(config, workdir):
     except (KeyError, ValueError):
         begun = None
     lines = []
-    for key, first in (("stream", 1), ("pixels", "pillow")):
+    for key, first in (("stream", 1), ("pixels", "pillow"), ("device_cache", False)):
         value = begun.get(key, first) if begun else None
         if begun and config.data.get(key, first) != value:
             config.data[key] = value
@@ -226,16 +226,21 @@ def open_batches(config, source, start, method=None):
         max_broken=config.data.get("max_broken", 1.0),
         **augmentation(config.data),
     )
-    return check_labels(batches) if method and method.needs_labels else batches
+    return labelled(batches) if method and method.needs_labels else batches
 
 
-def check_labels(batches):
+def labelled(batches):
     """Yields the batches; raises UserError for an image without a label."""
     with contextlib.closing(batches):
         for batch in batches:
-            if (missing := batch["label"] < 0).any():
-                raise UserError(
-                    f"image {batch['id'][missing][0]} of config.data.split has no label "
-                    "(-1), and the method learns from labels; name a split with labels"
-                )
+            check_labels(batch["label"], batch["id"])
             yield batch
+
+
+def check_labels(label, ids):
+    """Raises UserError for an image without a label: int `[n]`, and their numbers."""
+    if (missing := label < 0).any():
+        raise UserError(
+            f"image {ids[missing][0]} of config.data.split has no label (-1), and the "
+            "method learns from labels; name a split with labels"
+        )

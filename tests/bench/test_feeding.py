@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests import runs
 from vit_ssl_jax import train_data
-from vit_ssl_jax.bench import feeding
+from vit_ssl_jax.bench import feeding, pillow
 from vit_ssl_jax.data import decoding
 
 
@@ -57,7 +57,7 @@ def test_pillow_s_pixels_are_what_is_compared_with(photos):
         config = runs.small("mae", **how, **where).copy_and_resolve_references()
         source, _ = train_data.open_data(config)
         source = dataclasses.replace(source, quick=way == "fast")
-        psnr[way] = feeding.compare(source, config.data, 20)["psnr"]
+        psnr[way] = pillow.compare(source, config.data, 20)["psnr"]
     assert psnr["pillow"] == np.inf
     assert np.inf > psnr["near"] > psnr["fast"] > 25
 

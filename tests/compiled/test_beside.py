@@ -4,10 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests import runs
-from vit_ssl_jax import build, partition, step
+from vit_ssl_jax import build, device_cache, memory, partition, step
+from vit_ssl_jax.data import whole
 from vit_ssl_jax.evaluators import classify, features, knn, pretext
 from vit_ssl_jax.evaluators.probe import heads
 from vit_ssl_jax.monitors import health, online
@@ -143,3 +145,20 @@ def test_merge_of_nearest_neighbours(run):
     ids = on(made, (knn.ROWS,), jnp.int32, split=False)
     compiled = compile_for(knn._make_merge(made.mesh), best, queries, chunk, ids)
     assert compiled.memory_analysis().output_size_in_bytes >= knn.BLOCK * k * 8
+
+
+def test_spans_of_steps_on_images_that_are_there(target):
+    """The images take their bytes and no more; no example moves between devices."""
+    _, devices, options = target
+    config = runs.small(data__device_cache=True, data__crop=(0.3, 1.0))
+    run, n = build.make_run(config, devices), 10_000
+    loaded = whole.Whole(
+        np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int32), np.arange(n)
+    )
+    spans = device_cache.extend(run, config, loaded)
+    lowered = step.lower(spans.program)
+    compiled = lowered.compile(compiler_options=options or HASTE)
+    need = memory.need_of(spans.program, compiled, None)
+    plain = memory.argument_bytes(run.program)
+    assert n * 3072 < need.arguments - plain < 1.01 * n * 3072 + 2**20
+    assert "all-to-all" not in compiled.as_text()

@@ -57,6 +57,20 @@ def test_two_processes_are_one_run_which_one_continues(tmp_path):
     )
 
 
+@pytest.mark.slow  # ~ 25 s
+def test_two_processes_have_a_set_on_their_devices(tmp_path):
+    """In spans of steps, with the losses of one process with all devices."""
+    changes = dict(steps=20, data__device_cache=True, log_every=4)
+    port = free_port()
+    both = [start(tmp_path / "two", i, port, **changes) for i in range(2)]
+    both.append(runs.command(tmp_path / "one", devices=4, **changes))
+    outputs, codes = finish(*both)
+    assert codes == [0, 0, 0], outputs
+    ours, theirs = losses(tmp_path / "two"), losses(tmp_path / "one")
+    assert len(ours) == 5
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
 @pytest.mark.slow  # ~ 15 s
 def test_tensor_parallelism_beyond_a_process_is_refused(tmp_path):
     port, mesh = free_port(), dict(mesh__data=1, mesh__tensor=4)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vit_ssl_jax import command, partition
+from vit_ssl_jax import host, partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.plan import cards, topologies
 
@@ -28,7 +28,7 @@ def test_figures_are_those_that_cards_are_sold_with(name, memory, peak):
     card = cards.CARDS[name]
     assert card.peak_flops == peak * 1e12
     assert 0.97 < card.memory_bytes / (memory * 1e9) < 1.1
-    assert card.hbm_bytes == int(command.GPU_MEMORY * card.memory_bytes)
+    assert card.hbm_bytes == int(host.GPU_MEMORY * card.memory_bytes)
     # Matrix units: at most 8,192 multiply-adds a clock and processor.
     assert peak * 1e12 / (card.processors * card.clock * 1e9) <= 2 * 8192
 

@@ -7,7 +7,6 @@ a run would get, with all its threads or worker processes.
 import contextlib
 import dataclasses
 import functools
-import io
 import time
 
 import cv2
@@ -17,15 +16,13 @@ import simplejpeg
 from PIL import Image
 
 from vit_ssl_jax import build, partition, step, train_data
+from vit_ssl_jax.bench import pillow, resident
 from vit_ssl_jax.data import (
     augment,
-    crops,
     decoding,
     draws,
     making,
     pipeline,
-    reading,
-    resizing,
     workers,
 )
 
@@ -62,11 +59,14 @@ def measure(config, seconds, topology=""):
         microseconds_under_lock=1e6 * time_lock(source, config, count),
         notes=notes,
         pillow=None,
+        device_cache=None,
         needed=need(config, topology) if topology else None,
         topology=topology,
     )
     if data.crop and not isinstance(source.read(0)[0], np.ndarray):
-        figures["pillow"] = compare(source, data, count)
+        figures["pillow"] = pillow.compare(source, data, count)
+    if data.get("device_cache", False):
+        figures["device_cache"] = resident.measure(config, source)
     return figures
 
 
@@ -164,52 +164,6 @@ def without_pixels():
         yield
 
 
-def compare(source, data, count):
-    """The same crops by Pillow alone, taking turns: our ratio, and how near we are.
-
-    ratio: images a processor second of ours over Pillow's. psnr: decibels, of all pixels.
-    """
-    how = train_data.augmentation(data)
-    ours_by = augment.make_augmentation(**how | {"randaugment": ""})
-    seconds, error = [0.0, 0.0], []
-    for i in range(count):
-        image, _ = source.read(i)
-        if reading.try_to_read(source, i) is None:
-            continue
-        made = []
-        for turn, load in enumerate((load_ours, load_by_pillow)):
-            (rng,) = draws.STREAMS[data.stream](0, i, 1)
-            begun = time.thread_time()
-            made.append(load(image, rng, source, ours_by, how))
-            seconds[turn] += time.thread_time() - begun
-        error.append(np.mean((made[0].astype(np.float64) - made[1]) ** 2))
-    psnr = 10 * np.log10(255**2 / np.mean(error)) if np.mean(error) else np.inf
-    return dict(
-        ratio=seconds[1] / seconds[0],
-        images_per_cpu_second=len(error) / seconds[1],
-        psnr=float(psnr),
-    )
-
-
-def load_ours(image, rng, source, transform, how):
-    """An image as a run gets it."""
-    return transform(rng, decoding.decode(image, source.alpha, quick=source.quick))
-
-
-def load_by_pillow(image, rng, source, transform, how):
-    """The same as the published recipes do it: Pillow decodes, crops, resizes, flips."""
-    pixels = Image.open(io.BytesIO(image)).convert("RGB")
-    draw = dict(scale=how["crop"], ratio=how["ratio"])
-    shape = pixels.size[1], pixels.size[0]
-    top, left, height, width = crops.draw_box(rng, shape, **draw)
-    pixels = pixels.crop((left, top, left + width, top + height))
-    method = resizing.RESAMPLING[how["interpolation"]]
-    pixels = pixels.resize((how["size"][1], how["size"][0]), method)
-    if how["flip"] and rng.random() < 0.5:
-        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(pixels)
-
-
 def need(config, topology):
     """Images a second that each host of a topology eats, by its plan; None: not known."""
     from vit_ssl_jax.plan import plan  # it brings compilers
@@ -235,10 +189,16 @@ def describe(figures):
         + ", ".join(f"{name} {value:,.0f} us" for name, value in micro.items()),
         f"under Python's lock: {figures['microseconds_under_lock']:,.0f} us of it",
     ]
-    if pillow := figures["pillow"]:
+    if theirs := figures["pillow"]:
         lines.append(
-            f"Pillow: {pillow['images_per_cpu_second']:,.0f} images a processor second; "
-            f"ours are {pillow['ratio']:.2f} x as many, {pillow['psnr']:.1f} dB from it"
+            f"Pillow: {theirs['images_per_cpu_second']:,.0f} images a processor second; "
+            f"ours are {theirs['ratio']:.2f} x as many, {theirs['psnr']:.1f} dB from it"
+        )
+    if there := figures["device_cache"]:
+        lines.append(
+            f"images on the devices: {there['images_per_second']:,.0f} images/s of "
+            f"training, {there['ratio']:.2f} of the step's own "
+            f"{there['step_images_per_second']:,.0f}"
         )
     if figures["needed"]:
         enough = figures["images_per_second"] >= figures["needed"]

@@ -59,7 +59,7 @@ def train_batches(
     Raises UserError if batch_size can't be split, for an augmentation that can't be,
     or when more images than that, 100 in a row or all are broken.
     """
-    local, piece = _split(batch_size, shard[1])
+    local, piece = split(batch_size, shard[1])
     if augmentation.get("pixels") == "fast":
         source = dataclasses.replace(source, quick=True)
     write = train_writer(source, seed, stream, augmentation)
@@ -97,7 +97,7 @@ def eval_batches(
 
     Raises UserError when all images are broken.
     """
-    _, piece = _split(batch_size, 1)
+    _, piece = split(batch_size, 1)
     transform = functools.partial(
         crops.resize_and_center_crop,
         size=size,
@@ -120,10 +120,15 @@ def eval_batches(
         yield _fill(batch, batch_size)
 
 
+def order_of(count: int, seed: int) -> grain.MapDataset:
+    """The order of images: position -> number, shuffled anew each time round."""
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+
+
 def train_writer(source: Source, seed: int, stream: int, how: dict) -> making.Write:
     """Writes the rows of the positions from one on; `how`: of augmentation."""
     transform = augment.make_augmentation(**how)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    order = order_of(len(source), seed)
     draw = draws.STREAMS[stream]
 
     def write(first: int, out: Arrays) -> None:
@@ -150,7 +155,7 @@ def _eval_writer(source: Source, transform: Callable) -> making.Write:
     return write
 
 
-def _split(batch_size: int, processes: int) -> tuple[int, int]:
+def split(batch_size: int, processes: int) -> tuple[int, int]:
     """Sizes of one process's batch and of a piece, its largest divisor up to making.PIECE.
 
     A thread prepares a piece at a time: not an image, because the work around one is as

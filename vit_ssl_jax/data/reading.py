@@ -66,18 +66,23 @@ def note_between(source: Source, i: int, last: int) -> None:
 
 
 def stop_at(source: Source, batches: Iterator, part: float) -> Iterator:
-    """Yields the batches; UserError once more than `part` of a source's images is broken.
+    """Yields the batches until `check_broken` finds too many images broken."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            check_broken(source, part)
+            yield batch
+
+
+def check_broken(source: Source, part: float) -> None:
+    """Raises UserError once more than `part` of a source's images is broken.
 
     One may be, in any case.
     """
-    most = max(1, int(part * len(source)))
-    with contextlib.closing(batches):
-        for batch in batches:
-            if (count := len(source.broken)) > most:
-                raise UserError(
-                    f"{count} of the {len(source):,} images of {source.name} are broken "
-                    f"so far, {source.where(min(source.broken))} among them; more than "
-                    f"{100 * part:g} % are too many (config.data.max_broken): copy them "
-                    "again, or raise it, as --config.data.max_broken=1.0"
-                )
-            yield batch
+    count = len(source.broken)
+    if count > max(1, int(part * len(source))):
+        raise UserError(
+            f"{count} of the {len(source):,} images of {source.name} are broken so far, "
+            f"{source.where(min(source.broken))} among them; more than {100 * part:g} % "
+            "are too many (config.data.max_broken): copy them again, or raise it, as "
+            "--config.data.max_broken=1.0"
+        )

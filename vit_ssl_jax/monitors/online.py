@@ -82,9 +82,13 @@ class Probe:
             f"% of the step's {step_flops / 1e9:.4g} GFLOP"
         )
 
+    def due(self, done):
+        """Whether it looks at the batch of step `done`."""
+        return bool(self.images) and done % self.every == 0
+
     def after(self, state, batch, done):
         """The train state once the probe, if it is due, has seen step `done`'s batch."""
-        if not self.images or done % self.every:
+        if not self.due(done):
             return state
         probe = self._see(state.probe, state.params, state.ema, batch)
         return state.replace(probe=probe)

@@ -130,3 +130,21 @@ def gaussian_blur(image, sigma, size):
 def solarize(image, threshold=HALF):
     """Inverts all values from `threshold` on: `[B H W C] -> [B H W C]`."""
     return jnp.where(image >= threshold, 1.0 - image, image)
+
+
+def random_flip(key, image):
+    """Mirrors images left and right with probability 1/2: `[B H W C] -> [B H W C]`."""
+    mirrored = jax.random.bernoulli(key, 0.5, (len(image), 1, 1, 1))
+    return jnp.where(mirrored, image[:, :, ::-1], image)
+
+
+def random_window(key, image, size):
+    """Cuts out windows, every place as likely: `[B H W C] -> [B h w C]`, `(h, w) = size`."""
+    room = [old - new for old, new in zip(image.shape[1:3], size, strict=True)]
+    ends = jnp.tile(jnp.asarray(room)[None] + 1, (len(image), 1))
+    corners = jax.random.randint(key, ends.shape, 0, ends)
+
+    def cut(image, corner):
+        return jax.lax.dynamic_slice(image, (*corner, 0), (*size, image.shape[-1]))
+
+    return jax.vmap(cut)(image, corners)

@@ -11,8 +11,8 @@ import importlib.metadata
 import jax
 from jax.experimental import topologies as jax_topologies
 
-from vit_ssl_jax.command import GPU_MEMORY
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.host import GPU_MEMORY
 
 PACKAGES = "jax-cuda{}-plugin", "jax-cuda{}-pjrt"
 CUDNN = (9, 10, 0)  # that the cards are told to have
@@ -46,7 +46,7 @@ class Card:
 
     @property
     def hbm_bytes(self):
-        """What jax takes of the memory (`command.GPU_MEMORY`)."""
+        """What jax takes of the memory (`host.GPU_MEMORY`)."""
         return int(GPU_MEMORY * self.memory_bytes)
 
 

@@ -13,8 +13,8 @@ import re
 import jax
 from jax.experimental import topologies as jax_topologies
 
-from vit_ssl_jax.command import NO_CLOUD
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.host import NO_CLOUD
 from vit_ssl_jax.plan import cards
 
 OLDEST_JAX = 0, 9, 2  # whose compilers and their options are known
@@ -151,8 +151,8 @@ def get_devices(name, say=print):
         return devices, chip_of(devices[0].device_kind)
     if jax.__version_info__ < OLDEST_JAX:
         raise UserError(
-            f"a plan for devices that are elsewhere needs jax {'.'.join(map(str, OLDEST_JAX))} or newer, and this is "
-            f"{jax.__version__}: pip install -U jax, or plan on another machine"
+            f"a plan for devices elsewhere needs jax {'.'.join(map(str, OLDEST_JAX))} or "
+            f"newer, not {jax.__version__}: pip install -U jax, or plan on another machine"
         )
     count, chip, layout = parse(name)
     if isinstance(chip, cards.Card):

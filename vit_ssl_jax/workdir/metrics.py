@@ -38,10 +38,10 @@ class Writer:
                 dynamic_ncols=True,
             )
 
-    def advance(self):
-        """One step more on the progress bar."""
+    def advance(self, steps):
+        """So many steps more on the progress bar."""
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(steps)
 
     def write(self, step, metrics):
         """Appends `{name: float}` of a step to metrics.jsonl and TensorBoard."""

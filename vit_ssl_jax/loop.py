@@ -1,0 +1,161 @@
+"""The loop of a run: steps, and what is written, measured and saved in between."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from vit_ssl_jax import build, console, fit, starting
+from vit_ssl_jax.distributed.signals import stop_now
+from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.evaluators import suite
+from vit_ssl_jax.monitors import health, online
+from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir.metrics import Meter, Writer
+
+
+@dataclasses.dataclass(kw_only=True)
+class Session:
+    """What the loop works with."""
+
+    config: Any
+    run: build.Run
+    ready: fit.Ready | None  # its step, compiled; None: no step is left to do
+    source: Any  # of images
+    open_feed: Callable  # (first step, run) -> feeds.Feed
+    evals: suite.Suite
+    probe: online.Probe
+    monitor: health.Monitor
+    checkpoints: checkpoint.Checkpoints
+    log: Writer
+    clock: Callable  # () -> seconds of the run, over all its sessions
+    stop_requested: Any  # of `signals.stop_on_signal`
+
+
+def run_steps(s, state):
+    """Steps until the end or until a signal asks to stop; returns the state, saved."""
+    start = int(state.step)
+    with contextlib.closing(s.open_feed(start, s.run)) as feed:
+        state, metrics = take_steps(s, state, feed)
+    if int(state.step) > start:
+        health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
+    if start < s.run.steps:  # and not finished before
+        save(s, state)
+    return state
+
+
+def take_steps(s, state, feed):
+    """Steps on what `feed` gives as `run_steps` does: the state, the last metrics."""
+    config, run, log = s.config, s.run, s.log
+    key = starting.make_key(config.seed, run.program)
+    start, metrics = int(state.step), {}
+    meter = Meter(start)
+    for count, done in spans(s, start, feed.most):
+        with meter.waiting():
+            made = feed.take(count)
+        state, metrics, batch = advance(s, state, feed.put(made), key, done)
+        log.advance(count)
+        if done == start + 1:
+            jax.block_until_ready((metrics, state.probe))
+            seconds = s.ready.seconds + meter.seconds()
+            log.say(f"first step, with compilation: {seconds:.1f} s{s.ready.remark}")
+            meter = Meter(done)
+
+        last = done == run.steps
+        if done % config.log_every == 0 or last:
+            write_metrics(s, state, metrics, meter, done)
+            meter = Meter(done)
+        if s.monitor.due(done):
+            watch_health(s, state, batch, key, done)
+            meter = Meter(done)
+        if due := s.evals.due(done, last):
+            with fit.explained(config, run, s.ready, evaluating=True):
+                results = s.evals.evaluate(state, due)
+            log.write(done, results)
+            log.say(console.results_line(results))
+            meter = Meter(done)
+        if done % config.checkpoint_every == 0:
+            health.check_finite(jax.device_get(metrics["train/loss"]), done)
+            save(s, state)
+    return state, metrics
+
+
+def spans(s, start, most):
+    """Yields steps to take in one go, up to `most`: `(how many, the last of them)`.
+
+    What a step is followed by ends a span, and so does a signal, which ends all.
+    """
+    before = start
+    for done in range(start + 1, s.run.steps + 1):
+        if stop_now(s.stop_requested, done):
+            if before < done - 1:
+                yield done - 1 - before, done - 1
+            return
+        if done - before == most or done == start + 1 or is_due(s, done):
+            yield done - before, done
+            before = done
+
+
+def is_due(s, done):
+    """Whether something is to be done after step `done`."""
+    last = done == s.run.steps
+    every = s.config.log_every, s.config.checkpoint_every
+    return (
+        any(done % n == 0 for n in every)
+        or s.monitor.due(done)
+        or s.probe.due(done)
+        or bool(s.evals.due(done, last))
+        or last
+    )
+
+
+def save(s, state):
+    """Begins a checkpoint; the metrics up to its step are in the workdir by then."""
+    s.log.flush()
+    s.checkpoints.save(state, s.clock())
+
+
+def advance(s, state, fed, key, done):
+    """Steps up to `done`, then the online probes, which the step's program never sees.
+
+    Returns the state, and metrics and batch of the last step.
+    """
+    probe = state.probe
+    with jax.transfer_guard("disallow"):
+        state, metrics, *last = s.ready.call(state.replace(probe={}), fed, key)
+        (batch,) = last or [fed]  # which a span picks on the devices
+        state = s.probe.after(state.replace(probe=probe), batch, done)
+    return state, metrics, batch
+
+
+def write_metrics(s, state, metrics, meter, done):
+    """Writes what the step and the online probes say, and the speed."""
+    metrics = jax.device_get(metrics | s.probe.metrics(state, done))
+    health.check_finite(metrics["train/loss"], done)
+    metrics |= meter.read(done, s.config.batch_size) | {
+        "epoch": done / s.run.steps_per_epoch,
+        "examples_seen": done * s.config.batch_size,
+        "data/broken_images": len(s.source.broken),
+    }
+    s.log.write(done, metrics)
+    s.log.say(console.console_line(done, s.run.steps, metrics))
+
+
+def watch_health(s, state, batch, key, done):
+    """Measures the representation; says when it collapses, and stops where asked to.
+
+    Raises UserError under the policy "stop", the state saved.
+    """
+    readings, alarm = s.monitor.check(state, batch, key)
+    s.log.write(done, readings)
+    if alarm:
+        s.log.say(f"step {done}: {alarm}")
+    if alarm and s.config.health.policy == "stop":
+        health.check_finite(readings["ssl/feature_std"], done)
+        save(s, state)
+        raise UserError(
+            f"stopped at step {done} and saved, for config.health.policy is 'stop': "
+            f"{alarm}; --config.health.policy=warn goes on from there regardless"
+        )
