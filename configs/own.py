@@ -164,6 +164,7 @@ def get_config(choice="mae"):
         name="folder",
         dir="",  # the folder of your images
         split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
         labels=True,
         label="",
         labels_file="",  # of a folder: CSV or JSON, file and label

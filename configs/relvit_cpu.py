@@ -105,6 +105,7 @@ def get_config(recipe="upstream"):
         name="cifar10",
         dir="",
         split="train[:10000]",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
         labels=True,
         label="",
         labels_file="",  # of a folder: CSV or JSON, file and label

@@ -128,6 +128,7 @@ def get_config(name=""):
         name=tfds,
         dir="",  # "": ~/tensorflow_datasets
         split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
         labels=True,
         # Its feature or rule, "": the first class label. Here not "coarse_label".
         label="label" if name == "cifar100" else "",

@@ -88,6 +88,7 @@ def get_config(recipe="original"):
         name="imagenet2012",
         dir="",  # "": ~/tensorflow_datasets
         split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
         labels=True,
         label="",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label

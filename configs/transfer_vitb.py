@@ -111,6 +111,7 @@ def get_config(recipe="imagenet"):
         name=NAMES[recipe],
         dir="",  # "": ~/tensorflow_datasets
         split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
         labels=True,
         label="label",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label

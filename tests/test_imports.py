@@ -33,7 +33,7 @@ FLOORS = [
     ["methods"],
     ["step", "data", "interop"],
     ["evaluators", "build", "console", "memory"],
-    ["weights"],
+    ["weights", "openers"],
     ["pretrained", "train_data"],
     ["monitors", "finished", "remedies", "doctor", "results"],
     ["fit"],

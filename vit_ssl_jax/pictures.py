@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vit_ssl_jax import finished, partition, step, train_data
+from vit_ssl_jax import finished, openers, partition, step
 from vit_ssl_jax.data import from_python, pipeline
 from vit_ssl_jax.errors import UserError
 
@@ -34,7 +34,7 @@ def draw(
     """
     trained = finished.read_trained(workdir)
     config = trained.config
-    open_source = train_data.make_opener(config, data)
+    open_source = openers.make_opener(config, data)
     names = config.data.name, config.data.dir, split or config.data.split
     kinds = dict(labels=config.data.labels, label=config.data.label)
     source = open_source(*names, **kinds)

@@ -7,77 +7,16 @@ import math
 import jax
 import numpy as np
 
-from vit_ssl_jax import evaluators, memory, own, recipes
-from vit_ssl_jax.data import augment, card, from_python, layout, pipeline, sources
+from vit_ssl_jax import memory, openers, own, recipes
+from vit_ssl_jax.data import (
+    augment,
+    card,
+    pipeline,
+)
 from vit_ssl_jax.data import memory as in_memory
-from vit_ssl_jax.data.source import parse_split
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir.folder import replace
-
-
-def make_opener(config, data=None):
-    """What opens the run's data: `sources.open_source`, or `data` from Python.
-
-    `data` is then what the config names: `config.data.name` becomes "given". What
-    config.data says of files is told to the run's own data, not to other sets. Without
-    a test split a folder holds a tenth out where an evaluator asks for one. Raises
-    UserError for data of a form that isn't known, and where it has to be given again.
-    """
-    alpha = config.data.get("alpha", "white")
-    if data is not None:
-        config.data.name, config.data.dir = from_python.NAME, ""
-        return from_python.make_opener(data, config.data.num_classes, alpha)
-    if config.data.name == from_python.NAME:
-        raise UserError(
-            f"config.data.name: {from_python.NAME!r} is data from Python; give it again: "
-            "train(config, workdir, data=...)"
-        )
-    own = config.data.name, config.data.dir
-    reading = dict(alpha=alpha, labels_file=config.data.get("labels_file", ""))
-    if config.data.name == "folder":
-        reading["extra_classes"] = config.data.get("extra_classes", "error")
-        reading["hold_out"] = holds_out(config, reading)
-
-    def open_source(name, directory, split, **kinds):
-        told = reading if (name, directory) == own else {}
-        return sources.open_source(name, directory, split, **kinds, **told)
-
-    return open_source
-
-
-def holds_out(config, reading):
-    """Whether an evaluator that can work asks a folder for a test or validation split.
-
-    `reading` is what `sources.open_source` is told of the folder.
-    """
-    if asks_for_others(config, labelled=False):
-        return True
-    if not (config.data.labels and asks_for_others(config, labelled=True)):
-        return False
-    data = config.data
-    return (
-        sources.open_source(data.name, data.dir, data.split, **reading).num_classes > 0
-    )
-
-
-def asks_for_others(config, *, labelled):
-    """Whether an evaluator that is on takes a test or validation split of the run's data.
-
-    Without `labelled`, one that needs no labels.
-    """
-    for name, settings in config.get("evals", {}).items():
-        if settings.get("every_epochs", 0) < 0 or settings.get("set"):
-            continue
-        c = evaluators.read_config(name, settings)
-        wants = evaluators.find(name).wants(c)
-        if wants.labels and not labelled:
-            continue
-        parts = [p for key in wants.splits for p in getattr(c, key).split("+") if p]
-        names = [parse_split(part.strip())[0] for part in parts]
-        if {"validation", "test"} & set(map(layout.meaning_of, names)):
-            return True
-    return False
 
 
 def open_data(config, open_source=None):
@@ -90,10 +29,11 @@ def open_data(config, open_source=None):
     data = config.data
     recipes.fill(config, {})  # where nothing was inherited
     augment.make_augmentation(**augmentation(data))
-    open_source = open_source or make_opener(config)
+    open_source = open_source or openers.make_opener(config)
     source = open_source(
         data.name, data.dir, data.split, labels=data.labels, label=data.label
     )
+    source = openers.add_others(source, data, open_source)
     if np.ndim(source.no_label):
         raise UserError(
             f"config.data.label: {data.label!r} gives an image a set of classes, and "
@@ -185,7 +125,7 @@ def open_run(config, data=None):
     On all processes, or on none: raises UserError where one can't open it.
     """
     with processes.together():
-        open_source = make_opener(config, data)
+        open_source = openers.make_opener(config, data)
         return open_source, *open_data(config, open_source)
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from vit_ssl_jax.data import reading
 from vit_ssl_jax.data.sources import open_source
 from vit_ssl_jax.errors import UserError
 
@@ -125,3 +126,45 @@ def test_prepared_set_errors(prepared, tmp_path):
 def test_a_set_that_is_not_there_is_told_what_can_work(tmp_path, name, said):
     with pytest.raises(UserError, match=said):
         open_source(name, str(tmp_path), "train")
+
+
+def damage(prepared, tmp_path, change):
+    """A copy of the set whose one training shard is `change`d, bytes to bytes."""
+    pytest.importorskip("array_record")
+    folder = shutil.copytree(prepared / "tiny" / "1.0.0", tmp_path / "tiny" / "1.0.0")
+    (shard,) = folder.glob("tiny-train*")
+    shard.write_bytes(change(shard.read_bytes()))
+    return folder, str(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_shard_that_is_cut_is_refused(prepared, tmp_path, part):
+    """Not read as an empty one, nor its records as those of the next."""
+    change = lambda content: content[: int(part * len(content))]
+    _, top = damage(prepared, tmp_path, change)
+    said = r"tiny-train\S+ holds 0 records, not the 12 that dataset_info.json says"
+    with pytest.raises(UserError, match=said):
+        open_source("tiny", top, "train")
+    assert len(open_source("tiny", top, "test")) == 5
+
+
+def test_an_index_that_does_not_match_its_shards_is_refused(prepared, tmp_path):
+    folder, top = damage(prepared, tmp_path, bytes)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        if split["name"] == "train":
+            split["shardLengths"] = ["13"]
+    edit_info(folder, splits=info["splits"])
+    with pytest.raises(UserError, match="holds 12 records, not the 13"):
+        open_source("tiny", top, "train")
+
+
+def test_a_record_that_is_damaged_is_a_broken_image(prepared, tmp_path):
+    def change(content):
+        start = content.index(b"PNG") - 40
+        return content[:start] + bytes(60) + content[start + 60 :]
+
+    _, top = damage(prepared, tmp_path, change)
+    source = open_source("tiny", top, "train")
+    whole = [reading.try_to_read(source, i) is not None for i in range(12)]
+    assert whole.count(False) == 1 == len(source.broken)

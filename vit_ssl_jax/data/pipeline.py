@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from vit_ssl_jax.data import augment, crops, draws, making, reading, workers
+from vit_ssl_jax.data import (
+    augment,
+    crops,
+    draws,
+    making,
+    mixture,
+    reading,
+    workers,
+)
 from vit_ssl_jax.data.making import Arrays
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
@@ -120,15 +128,10 @@ def eval_batches(
         yield _fill(batch, batch_size)
 
 
-def order_of(count: int, seed: int) -> grain.MapDataset:
-    """The order of images: position -> number, shuffled anew each time round."""
-    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-
-
 def train_writer(source: Source, seed: int, stream: int, how: dict) -> making.Write:
     """Writes the rows of the positions from one on; `how`: of augmentation."""
     transform = augment.make_augmentation(**how)
-    order = order_of(len(source), seed)
+    order = mixture.order_of(len(source), source.parts, seed)
     draw = draws.STREAMS[stream]
 
     def write(first: int, out: Arrays) -> None:

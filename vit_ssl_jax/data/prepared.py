@@ -5,6 +5,7 @@ work as well. Images stay encoded for `decoding.decode`, and of a record only wh
 needed is parsed.
 """
 
+import concurrent.futures
 import dataclasses
 import difflib
 import functools
@@ -18,6 +19,8 @@ from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
 FORMAT = "array_record"
+AT_RANDOM = "readahead_buffer_size:0,max_parallelism:0"  # how a file's end is read
+OPENED = 32  # files at a time
 DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 IMAGENET = (
     "ImageNet comes from image-net.org, for those who register: put "
@@ -85,13 +88,20 @@ def _open_features(
         file_format=FORMAT,
         deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
     )
-    _check_files(where, builder.info.splits[split].filepaths)
+    _check_files(where, builder.info.splits[split])
     chosen = {key: builder.info.features[key] for key in keys}
     images = [key for key, f in chosen.items() if isinstance(f, tfds.features.Image)]
     skip = {key: tfds.decode.SkipDecoding() for key in images}
     features = tfds.features.FeaturesDict(chosen)
     decode = functools.partial(features.deserialize_example_np, decoders=skip)
-    return len(data), lambda i: decode(data[i])
+
+    def read(i: int) -> dict:
+        try:
+            return decode(data[i])
+        except RuntimeError as error:  # of the reader, where the file is damaged
+            raise OSError(f"record {i} of {where}: {error}") from error
+
+    return len(data), read
 
 
 def _count_classes(builder, where: str, key: str) -> int:
@@ -201,11 +211,35 @@ def _check(name: str, folder: epath.Path, info, split: str) -> None:
         )
 
 
-def _check_files(where: str, paths: list[epath.Path]) -> None:
-    """Raises UserError if a file is missing; reading would fail only when it's due."""
-    for path in paths:
+def _check_files(where: str, split) -> None:
+    """Raises UserError unless a split's files are there with the records they should have.
+
+    Reading would fail only when it is a record's turn, and half a file opens as an empty
+    one.
+    """
+    for path in split.filepaths:
         if not path.exists():
             raise UserError(
                 f"{where} is incomplete: {path.name} is missing. "
                 "Copy it there or prepare the set again."
+            )
+    from array_record.python import array_record_module  # Linux alone has it
+
+    def count(path: epath.Path) -> int:
+        try:
+            reader = array_record_module.ArrayRecordReader(str(path), AT_RANDOM)
+            return reader.num_records()
+        except RuntimeError:
+            return 0
+
+    with concurrent.futures.ThreadPoolExecutor(OPENED) as pool:
+        counts = list(pool.map(count, split.filepaths))
+    for path, found, wanted in zip(
+        split.filepaths, counts, split.shard_lengths, strict=True
+    ):
+        if found != wanted:
+            raise UserError(
+                f"{where}: {path.name} holds {found:,} records, not the {wanted:,} that "
+                f"{INFO} says; it is damaged, a part of the file, or of another version: "
+                "copy it again."
             )

@@ -33,6 +33,7 @@ class Source:
     files: whether `where` gives the path of a file.
     quick: whether JPEGs are decoded faster and less exactly, see `decoding.decode`.
     portable: whether it can be sent to another process, which reads it there.
+    parts: of a mixture: `(length, weight)` of each of its sets, see `mixture`.
     broken: numbers of the images that could not be decoded; the readers in
         `reading` add to it, and it is all of a source that ever changes.
     """
@@ -48,6 +49,7 @@ class Source:
     files: bool = False
     quick: bool = False
     portable: bool = False
+    parts: tuple[tuple[int, float], ...] = ()
     broken: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
@@ -76,7 +78,9 @@ def cut(split: str, open_whole: Callable[[str], Source]) -> Source:
         _slice(open_whole(split_name), text, start, stop)
         for text, (split_name, start, stop) in zip(texts, parsed, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else _join(parts, split)
+    cure = "take parts that are labelled alike, or set config.data.labels=False"
+    of = f"the parts of split {split!r}"
+    return parts[0] if len(parts) == 1 else join(parts, of, cure)
 
 
 def parse_split(split: str) -> tuple[str, str | None, str | None]:
@@ -106,14 +110,14 @@ def _slice(source: Source, split: str, start: str | None, stop: str | None) -> S
     return source.part(first, last)
 
 
-def _join(parts: list[Source], split: str) -> Source:
-    """Sources one after the other as one."""
+def join(parts: list[Source], of: str, cure: str) -> Source:
+    """Sources one after the other as one; UserError where classes differ.
+
+    of, cure: what they are, and what to do about it, for the message.
+    """
     if any(part.class_names != parts[0].class_names for part in parts):
         counts = " and ".join(str(part.num_classes) for part in parts)
-        raise UserError(
-            f"the parts of split {split!r} have different classes ({counts} of them): "
-            "take parts that are labelled alike, or set config.data.labels=False."
-        )
+        raise UserError(f"{of} have different classes ({counts} of them): {cure}.")
     ends = list(itertools.accumulate(len(part) for part in parts))
 
     def find(i: int) -> tuple[Source, int]:

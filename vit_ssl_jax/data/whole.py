@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from vit_ssl_jax.data import pipeline, reading, workers
+from vit_ssl_jax.data import mixture, pipeline, reading, workers
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError
 
@@ -20,12 +20,13 @@ class Whole:
     """All images of a source, of one size.
 
     image: uint8 `[n h w 3]`. label: int32 `[n]`. stand_in: int32 `[n]`, the number of
-    the image itself, or of the next whole one where it is broken.
+    the image itself, or of the next whole one where it is broken. parts: see `Source`.
     """
 
     image: np.ndarray
     label: np.ndarray
     stand_in: np.ndarray
+    parts: tuple[tuple[int, float], ...] = ()
 
 
 def load(source: Source, max_broken: float, most_bytes: float) -> Whole:
@@ -59,7 +60,7 @@ def load(source: Source, max_broken: float, most_bytes: float) -> Whole:
     with concurrent.futures.ThreadPoolExecutor(workers.count_cores()) as pool:
         good = np.fromiter(pool.map(read, range(len(source))), bool)
     reading.check_broken(source, max_broken)
-    return Whole(image, label.astype(np.int32), next_whole(good))
+    return Whole(image, label.astype(np.int32), next_whole(good), source.parts)
 
 
 def first_shape(source: Source) -> tuple[int, int, int]:
@@ -90,7 +91,7 @@ def numbers(
     They are those that `pipeline.train_batches` gives for the same arguments.
     """
     local, _ = pipeline.split(batch_size, shard[1])
-    order = pipeline.order_of(len(whole.image), seed)
+    order = mixture.order_of(len(whole.image), whole.parts, seed)
 
     def of_step(step: int) -> np.ndarray:
         first = step * batch_size + shard[0] * local
