@@ -63,9 +63,11 @@ setup(
         "tpu": ["jax[tpu]", "gcsfs"],  # gcsfs: workdirs in gs://
         "cuda": ["jax[cuda13]", "gcsfs"],
         "plan-gpu": [GPU_COMPILER],
+        "huggingface": ["datasets>=3"],
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
             GPU_COMPILER,
+            "datasets>=3",
             "gcp-storage-emulator>=2026.7",  # a bucket on this machine
             "gcsfs",
             "hypothesis>=6.100",

@@ -266,12 +266,12 @@ def limit():
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 def run(config, workdir):
-    from vit_ssl_jax import starting, train
+    from vit_ssl_jax import loop, starting, train
     from vit_ssl_jax.evaluators import suite
 
     place, name = {
         "init": (starting, "first_state"),
-        "step": (train, "loop"),
+        "step": (loop, "run_steps"),
         "evaluators": (suite.Suite, "evaluate"),
     }[kind]
     inner = getattr(place, name)

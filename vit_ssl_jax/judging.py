@@ -90,7 +90,7 @@ def open_tasks(config, say):
 
 def open_source(name, directory, split, **kinds):
     """As `sources.open_source`; a folder without a test split holds some images out."""
-    held = dict(hold_out=True) if name == "folder" else {}
+    held = dict(hold_out=True) if name in sources.FILES else {}
     return sources.open_source(name, directory, split, **kinds, **held)
 
 

@@ -27,7 +27,7 @@ def make_opener(config, data=None):
         )
     own = config.data.name, config.data.dir
     reading = dict(alpha=alpha, labels_file=config.data.get("labels_file", ""))
-    if config.data.name == "folder":
+    if config.data.name in sources.FILES:
         reading["extra_classes"] = config.data.get("extra_classes", "error")
         reading["hold_out"] = holds_out(config, reading)
 

@@ -10,7 +10,7 @@ import pathlib
 import re
 import tarfile
 
-from vit_ssl_jax.data import layout, walk
+from vit_ssl_jax.data import classes, layout, walk
 from vit_ssl_jax.errors import UserError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
@@ -67,6 +67,37 @@ def index(top: pathlib.Path) -> tuple[dict[str, Member], dict[str, str]]:
             ) from None
         check_end(path)
     return images, classes
+
+
+def arrange(top: pathlib.Path, labels_file: str):
+    """Images of archives by split: `({path: Member}, layout.Layout, {(split, path): class})`.
+
+    The classes are those that `.cls` or a labels file (see `classes.read_named`) tells.
+    Raises UserError as `index` does, and where there is no image.
+    """
+    members, told = index(top)
+    if not members:
+        raise UserError(f"no images in {top}")
+    splits = layout.arrange(top, sorted(members))
+    named = classes.read_named(labels_file, splits) if labels_file else {}
+    return members, splits, named | name_told(told, splits)
+
+
+def place(members, src, path):
+    """Where an image lies: a file, or a member of an archive."""
+    return members[path.relative_to(src).as_posix()] if members else path
+
+
+def name_told(told, splits):
+    """Classes that stand beside images, `{path without suffix: class}`, by their images."""
+    if not told:
+        return {}
+    return {
+        (name, path): told[stem]
+        for name, split in splits.splits.items()
+        for path in split.paths
+        if (stem := "/".join(filter(None, [name, path])).rsplit(".", 1)[0]) in told
+    }
 
 
 def split_of(stem: str) -> str:

@@ -10,8 +10,9 @@ import os
 import pathlib
 
 import numpy as np
+from etils import epath
 
-from vit_ssl_jax.data import classes, layout, walk
+from vit_ssl_jax.data import classes, layout, stores, walk
 from vit_ssl_jax.data.layout import Layout
 from vit_ssl_jax.errors import UserError
 
@@ -60,9 +61,8 @@ def find_images(
     files = find_files(top)
     splits = layout.arrange(top, files.images)
     splits = dataclasses.replace(splits, notes=(*splits.notes, *_describe_rest(files)))
-    if hold_out and not splits.means("validation") + splits.means("test"):
-        splits, note = _hold_out(splits, top)
-        splits = dataclasses.replace(splits, notes=(*splits.notes, note))
+    if hold_out:
+        splits = hold_out_some(splits, top)
     named = classes.read_named(labels_file, splits) if labels and labels_file else {}
     return choose_images(top, splits, split, labels, named, extra_classes)
 
@@ -114,6 +114,8 @@ def check_directory(directory: str) -> pathlib.Path:
             "data from a folder needs a directory, but it is ''. "
             "Give the path of a folder of images: --config.data.dir=DIR"
         )
+    if stores.is_stored(directory):
+        return epath.Path(directory)
     top = pathlib.Path(directory).expanduser()
     if not top.exists():
         raise UserError(f"image folder {directory!r} doesn't exist ({top.absolute()}).")
@@ -128,7 +130,10 @@ def find_files(top: pathlib.Path) -> walk.Files:
     def is_split(path: str) -> bool:
         return bool(layout.meaning_of(os.path.basename(path)))
 
-    files = walk.find_files(top, is_split)
+    if stores.is_stored(top):
+        files = stores.find_files(top)
+    else:
+        files = walk.find_files(top, is_split)
     if not files.images:
         others = walk.describe_others(files.others)
         raise UserError(
@@ -152,11 +157,14 @@ def _describe_rest(files: walk.Files) -> list[str]:
     return lines
 
 
-def _hold_out(splits: Layout, top: pathlib.Path) -> tuple[Layout, str]:
-    """The layout with a tenth of the training images as "test"; and a line about it."""
-    name, *more = splits.means("train")
-    if more:
-        return splits, ""  # `choose` says so
+def hold_out_some(splits: Layout, top: pathlib.Path) -> Layout:
+    """The layout with a tenth of the training images as "test", and a note about it.
+
+    As it is where it has a test or validation split.
+    """
+    name, *more = splits.means("train") or [""]
+    if more or splits.means("validation") + splits.means("test"):
+        return splits  # of several for training `choose` says so
     whole = splits.splits[name]
     by_hash = sorted(whole.paths, key=_hash)
     tenth = [path for path in by_hash if _hash(path) * HELD_OUT < 1] or by_hash[:1]
@@ -182,7 +190,7 @@ def _hold_out(splits: Layout, top: pathlib.Path) -> tuple[Layout, str]:
         f"no test split in {top}: {len(held):,} of its {len(whole.paths):,} images, told "
         "by the hash of their paths, are held out and are 'test' and 'validation'"
     )
-    return Layout(made, splits.others, splits.notes), note
+    return Layout(made, splits.others, (*splits.notes, note))
 
 
 def _hash(path: str) -> float:

@@ -26,8 +26,14 @@ def prepare(src, dst, options, say=print) -> None:
 
     options: name, labels, resize, max_per_class, shard, workers; see `make_parser`.
     """
-    from vit_ssl_jax.data import records, shards
+    from vit_ssl_jax.data import records, shards, stores
 
+    for path in (src, dst):
+        if stores.is_stored(path):
+            raise UserError(
+                f"{path}: SRC and DST are on a disk; copy the set there when it is done "
+                "(gcloud storage cp -r)"
+            )
     src = pathlib.Path(src).expanduser()
     name = options.name or name_of(src)
     splits, class_names, notes = gather(src, options)
@@ -62,17 +68,12 @@ def gather(src, options):
 
     if not src.exists():
         raise UserError(f"{src} doesn't exist; give a folder of images, or a tar")
-    members, told = {}, {}
     if archives.find_archives(src):
-        members, told = archives.index(src)
-        if not members:
-            raise UserError(f"no images in {src}")
-        splits = layout.arrange(src, sorted(members))
+        members, splits, named = archives.arrange(src, options.labels)
     else:
-        files = folder.find_files(folder.check_directory(str(src)))
+        members, files = {}, folder.find_files(folder.check_directory(str(src)))
         splits = layout.arrange(src, files.images)
-    named = classes.read_named(options.labels, splits) if options.labels else {}
-    named |= name_told(told, splits)
+        named = classes.read_named(options.labels, splits) if options.labels else {}
     names = splits.splits.items()
     wanted = {s.means: name or s.means for name, s in names if s.means in MEANINGS}
     found, class_names, notes = {}, (), []
@@ -80,7 +81,7 @@ def gather(src, options):
         labels = not options.no_labels
         chosen = folder.choose_images(src, splits, its, labels, named, "error")
         found[split] = [
-            (path, place(members, src, chosen.root / path), label)
+            (path, archives.place(members, src, chosen.root / path), label)
             for path, label in zip(chosen.paths, chosen.labels, strict=True)
         ]
         class_names, notes = chosen.class_names or class_names, [*notes, *chosen.notes]
@@ -89,23 +90,6 @@ def gather(src, options):
     if not class_names:  # no label, else -1 where a split has none
         found = {s: [(*image[:2], None) for image in its] for s, its in found.items()}
     return found, class_names, list(dict.fromkeys(notes))
-
-
-def place(members, src, path):
-    """Where an image lies: a file, or a member of an archive."""
-    return members[path.relative_to(src).as_posix()] if members else path
-
-
-def name_told(told, splits):
-    """Classes that stand beside images, `{path without suffix: class}`, by their images."""
-    if not told:
-        return {}
-    return {
-        (name, path): told[stem]
-        for name, split in splits.splits.items()
-        for path in split.paths
-        if (stem := "/".join(filter(None, [name, path])).rsplit(".", 1)[0]) in told
-    }
 
 
 def thin(images, most):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from etils import epath
 
-from vit_ssl_jax.data import decoding, labels
+from vit_ssl_jax.data import decoding, labels, stores
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
@@ -54,6 +54,8 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     top = epath.Path(directory or DEFAULT_DIRECTORY).expanduser()
+    if stores.is_stored(top):
+        stores.check(top)
     folder = _find_version(top, name.replace(":", "/"))
     builder = tfds.builder_from_directory(folder)
     _check(name, folder, builder.info, split)
@@ -98,7 +100,9 @@ def _open_features(
     def read(i: int) -> dict:
         try:
             return decode(data[i])
-        except RuntimeError as error:  # of the reader, where the file is damaged
+        except RuntimeError as error:  # of the reader
+            if stores.is_stored(where) and "Corrupted" not in str(error):
+                raise UserError(f"{where} can't be read any more: {error}") from error
             raise OSError(f"record {i} of {where}: {error}") from error
 
     return len(data), read

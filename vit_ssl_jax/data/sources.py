@@ -5,10 +5,19 @@ import functools
 
 import numpy as np
 
-from vit_ssl_jax.data import decoding, embedded, folder, prepared
+from vit_ssl_jax.data import (
+    decoding,
+    embedded,
+    folder,
+    huggingface,
+    prepared,
+    stores,
+    tars,
+)
 from vit_ssl_jax.data.source import Source, cut, without_labels
 from vit_ssl_jax.errors import UserError
 
+FILES = "folder", "tars"
 FAKE_LENGTH, FAKE_CLASSES, FAKE_SIZE = 1024, 10, 32
 
 
@@ -24,9 +33,9 @@ def open_source(
 ) -> Source:
     """Opens a split of a data set; reads no image yet.
 
-    name: "embedded" (texture patches that come with scikit-image), "folder" (images
-        below `directory`), "fake" (coloured noise), or else a TFDS set prepared in
-        `directory` as ArrayRecord, "NAME", "NAME/CONFIG" or "NAME/CONFIG/VERSION".
+    name: "embedded" (texture patches of scikit-image), "folder" (images below
+        `directory`), "tars" (in archives there), "huggingface" (see `huggingface`), "fake"
+        (coloured noise), or a set prepared there, "NAME[/CONFIG[/VERSION]]".
     directory: "" is ~/tensorflow_datasets for TFDS; unused by "embedded" and "fake".
     split: names that the set knows, with or without a slice, put together by "+".
     labels: False ignores labels and class folders: every label is -1.
@@ -38,15 +47,14 @@ def open_source(
 
     Raises UserError when the set, the split, its slice or the label doesn't exist.
     """
-    if label and name in ("embedded", "folder", "fake"):
+    if label and name in ("embedded", "fake", *FILES):
         raise UserError(
             f"config.data.label: {label!r} chooses among the labels of a prepared set, "
             f"but {name} has one at most; set label=''"
         )
-
     if alpha not in decoding.ALPHA:
         raise UserError(f"config.data.alpha: {alpha!r} is neither white nor black")
-    if of_folder.get("labels_file") and name != "folder":
+    if of_folder.get("labels_file") and name not in FILES:
         raise UserError(
             f"config.data.labels_file: {name} has labels of its own; it is for images in "
             "a folder (config.data.name='folder')"
@@ -54,8 +62,9 @@ def open_source(
 
     @functools.cache
     def open_whole(split_name: str) -> Source:
-        if name == "folder":
-            source = _open_folder(directory, split_name, labels=labels, **of_folder)
+        if name in FILES:
+            opener = _open_folder if name == "folder" else tars.open_archives
+            source = opener(directory, split_name, labels=labels, **of_folder)
         else:
             source = _open_whole(name, directory, split_name, label if labels else "")
         source = dataclasses.replace(source, alpha=alpha)
@@ -70,6 +79,8 @@ def _open_whole(name: str, directory: str, split: str, label: str) -> Source:
         return _open_embedded(split)
     if name == "fake":
         return _open_fake(split)
+    if name == "huggingface":
+        return huggingface.open_saved(directory, split, label)
     return _open_prepared(name, directory, split, label)
 
 
@@ -114,8 +125,10 @@ def _open_fake(split: str) -> Source:
 def _open_folder(directory: str, split: str, **reading) -> Source:
     images = folder.find_images(directory, split, **reading)
 
+    stored = stores.is_stored(images.root)
+
     def read(i: int) -> tuple[bytes, int]:
-        return (images.root / images.paths[i]).read_bytes(), images.labels[i]
+        return read_file(images.root / images.paths[i], stored), images.labels[i]
 
     return Source(
         name=f"folder {images.root}",
@@ -124,7 +137,7 @@ def _open_folder(directory: str, split: str, **reading) -> Source:
         where=lambda i: str(images.root / images.paths[i]),
         class_names=images.class_names,
         notes=images.notes,
-        files=True,
+        files=not stored,
         portable=True,
     )
 
@@ -149,13 +162,19 @@ def open_files(directory: str, alpha: str = "white") -> tuple[Source, list[str]]
     where there are none.
     """
     top, paths, lines = folder.list_files(directory)
+    stored = stores.is_stored(top)
     source = Source(
         name=f"folder {top}",
         length=len(paths),
-        read=lambda i: ((top / paths[i]).read_bytes(), -1),
+        read=lambda i: (read_file(top / paths[i], stored), -1),
         where=lambda i: str(top / paths[i]),
         alpha=alpha,
-        files=True,
+        files=not stored,
         portable=True,
     )
     return source, lines
+
+
+def read_file(path, stored: bool) -> bytes:
+    """A file's bytes, of a disk or of a store."""
+    return stores.read(path) if stored else path.read_bytes()

@@ -28,6 +28,7 @@ BEGINNINGS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
     *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 )
+HEAD = 16  # bytes
 
 
 @dataclasses.dataclass
@@ -75,7 +76,7 @@ def _walk(files, folder, inside, above, seen, followed) -> None:
         entries = sorted(entries, key=lambda entry: entry.name)
     for entry in entries:
         name = entry.name
-        if name.startswith(".") or name in SYSTEM:
+        if is_skipped(name):
             continue
         path = os.path.join(inside, name)
         if not entry.is_dir():
@@ -99,8 +100,18 @@ def _walk(files, folder, inside, above, seen, followed) -> None:
         _walk(files, entry.path, path, (*above, real), visited, followed)
 
 
+def is_skipped(name: str) -> bool:
+    """Whether a file or folder of this name is left out without a word."""
+    return name.startswith(".") or name in SYSTEM
+
+
+def suffix_of(path: str) -> str:
+    """A file's suffix, ".jpg"."""
+    return os.path.splitext(path)[1].lower()
+
+
 def _add_file(files: Files, entry: os.DirEntry, path: str) -> None:
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = suffix_of(path)
     image = suffix in SUFFIXES
     if not image and suffix not in UNREADABLE and entry.is_file():
         image = begins_as_image(entry.path)
@@ -114,9 +125,13 @@ def begins_as_image(path: str | os.PathLike) -> bool:
     """Whether a file's first bytes are those of a format that is read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
+            return is_head(file.read(HEAD))
     except OSError:
         return False
+
+
+def is_head(head: bytes) -> bool:
+    """Whether a file's first HEAD bytes are those of a format that is read."""
     if head[4:12] == b"ftypavif":
         return ".avif" in SUFFIXES
     netpbm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
