@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 from tests import runs
-from vit_ssl_jax import train_data
+from vit_ssl_jax import plan, train_data
 from vit_ssl_jax.bench import feeding, pillow
 from vit_ssl_jax.data import decoding
 
@@ -67,6 +67,17 @@ def test_a_host_that_is_fed_and_one_that_is_not(figures):
     for need, said in ((rate / 2, "enough"), (2 * rate, "feeds 50 % of it")):
         told = feeding.describe(figures | dict(needed=need, topology="v5e:2x4"))
         assert f"v5e:2x4 eats {need:,.0f} images/s a host: " in told and said in told
+
+
+@pytest.mark.slow  # ~ 15 s, a compilation
+def test_what_a_host_must_deliver_is_what_its_plan_says():
+    """A host of one card and, of two hosts with a card each, half of their rate."""
+    config = runs.small("mae", batch_size=64)
+    figures = plan.plan(config, "2*h100:1", say=lambda _: None)
+    assert figures["hosts"] == 2 and figures["images_per_second"] > 0
+    needed = feeding.need(config, "2*h100:1")
+    assert needed == pytest.approx(figures["images_per_second"] / 2)
+    assert feeding.need(config, "devices") is None  # a CPU's speed is in no table
 
 
 def test_quick_decoding_is_near_the_exact_one(photos):

@@ -176,3 +176,27 @@ def test_who_works_follows_from_the_machine(
     assert found.processes == processes
     assert (said in caplog.text) if said else not caplog.text
     assert workers.choose(numbered(50), None, None, 10**6).processes == 0
+
+
+@pytest.mark.slow  # ~ 10 s, a kernel and its workers
+def test_workers_work_from_a_notebook(tmp_path):
+    """Whose cells no worker could import."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    cell = """
+from vit_ssl_jax.data import pipeline, sources
+how = dict(size=(8, 8), resize=8, crop=(), ratio=(1, 1), interpolation="bilinear")
+how |= dict(batch_size=16, seed=0, flip=False)
+source = sources.open_source("fake", "", "train")
+ids = []
+for processes in (0, 2):
+    batches = pipeline.train_batches(source, processes=processes, **how)
+    ids.append([next(batches)["id"].tolist() for _ in range(3)])
+    batches.close()
+print(ids[0] == ids[1], len(ids[1][0]))
+"""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    place = {"metadata": {"path": str(runs.ROOT)}}
+    nbclient.NotebookClient(book, timeout=120, resources=place).execute()
+    (output,) = book.cells[0].outputs
+    assert output.text == "True 16\n"

@@ -11,6 +11,7 @@ The set is DST/NAME/1.0.0; the same command goes on where it stopped. To train o
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import pathlib
 import re
@@ -28,6 +29,11 @@ def prepare(src, dst, options, say=print) -> None:
     """
     from vit_ssl_jax.data import records, shards, stores
 
+    if importlib.util.find_spec("array_record") is None:
+        raise UserError(
+            "this system has no package array_record (Linux has), which writes the "
+            "shards; prepare there, or train on the folder itself"
+        )
     for path in (src, dst):
         if stores.is_stored(path):
             raise UserError(
