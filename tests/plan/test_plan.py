@@ -251,3 +251,9 @@ def test_what_the_compiler_refuses_is_a_verdict(tmp_path):
     found = json.loads(file.read_text())
     assert not found["fits"] and found["total_bytes"] > found["hbm_bytes"]
     assert "DOESN'T FIT" in done.stdout and "What helps" in done.stdout
+
+
+def test_images_on_the_devices_are_said_not_to_be_counted():
+    heard = []
+    planning.plan(runs.small(data__device_cache=True), say=heard.append)
+    assert heard == [planning.NOT_COUNTED]

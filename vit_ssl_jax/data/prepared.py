@@ -146,7 +146,7 @@ def _find_version(top: epath.Path, name: str) -> epath.Path:
     if not top.exists():
         there = "which doesn't exist"
     raise UserError(
-        f"data set {name!r} is neither embedded, folder or fake, nor prepared in {top} "
+        f"data set {name!r} is neither embedded, folder, tars, huggingface or fake, nor prepared in {top} "
         f"({there}). {_how_to_prepare(name, top)}"
     )
 

@@ -19,6 +19,10 @@ from vit_ssl_jax.plan import contracts, timing, topologies
 from vit_ssl_jax.plan.program import buffers, hlo
 
 LARGEST = 12  # arrays that are named
+NOT_COUNTED = (
+    "note: the images of config.data.device_cache aren't in the plan: their bytes, height x "
+    "width x 3 each, come to those of every chip, and the host delivers none"
+)
 
 
 def plan(
@@ -39,7 +43,7 @@ def plan(
     """
     config = config.copy_and_resolve_references()
     devices, chip = topologies.get_devices(topology, say)
-    run = build.make_run(config, devices)
+    run = make_run(config, devices, say)
     figures = dict(
         recipe=config.recipe,
         topology=topology or "devices",
@@ -70,6 +74,13 @@ def plan(
     figures |= measure_memory(config, run, compiled, refusal, figures)
     figures |= read_buffers(module)
     return figures | timing.read(module, costs, chip, figures, run, config)
+
+
+def make_run(config, devices, say):
+    """The `build.Run` that is planned; says what it leaves out."""
+    if config.data.get("device_cache", False):
+        say(NOT_COUNTED)
+    return build.make_run(config, devices)
 
 
 def memory_of(device, topology, chip):
