@@ -97,7 +97,7 @@ def add_others(source, data, open_source):
         weights.append(float(weight))
     mixed = mixture.mix(sets, weights)
     told = [
-        f"{100 * weight / sum(weights):.4g} % of them of {one.name}"
+        f"{100 * weight / sum(weights):.4g} % from {one.name}"
         for one, weight in zip(sets, weights, strict=True)
     ]
     note = f"a mixture of {len(sets)} sets, in training " + ", ".join(told)

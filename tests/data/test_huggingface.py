@@ -62,6 +62,9 @@ def parquet(tmp_path_factory):
 def test_images_and_labels_are_those_of_the_rows(request, kind, split, count):
     source = open_source("huggingface", request.getfixturevalue(kind), split)
     assert (len(source), source.class_names) == (count, ("a", "b", "c"))
+    assert any("are copied once" in note for note in source.notes) == (
+        kind == "parquet"
+    )
     for i in range(count):
         content, label = source.read(i)
         assert decoding.decode(content)[0, 0].tolist() == [i, 0, 0]

@@ -78,8 +78,8 @@ def test_a_run_mixes_sets(tmp_path):
     source, lines = train_data.open_data(config)
     assert len(source) == config.data.num_examples == 1024 + 6500
     assert (
-        "data: a mixture of 2 sets, in training 80 % of them of fake 'train', 20 % of "
-        "them of embedded 'train'"
+        "data: a mixture of 2 sets, in training 80 % from fake 'train', 20 % from "
+        "embedded 'train'"
     ) in lines
     config.data.labels = True
     said = r"the sets of config.data.mix have different classes \(10 and 13 of them\)"

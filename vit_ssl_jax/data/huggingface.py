@@ -26,7 +26,8 @@ def open_saved(directory: str, split: str, label: str) -> Source:
             f"'vit_ssl_jax[{EXTRA}]' ({error})"
         ) from error
     top = pathlib.Path(directory).expanduser()
-    rows, notes = _choose_split(_load(datasets, top), split, top)
+    whole, copied = _load(datasets, top)
+    rows, notes = _choose_split(whole, split, top)
     images = [n for n, f in rows.features.items() if isinstance(f, datasets.Image)]
     if not images:
         there = ", ".join(f"{n} ({type(f).__name__})" for n, f in rows.features.items())
@@ -52,24 +53,26 @@ def open_saved(directory: str, split: str, label: str) -> Source:
         read=read,
         where=lambda i: f"row {i} of {split!r} in {top}",
         class_names=names,
-        notes=notes,
+        notes=(*copied, *notes),
         portable=True,
     )
 
 
 def _load(datasets, top: pathlib.Path):
-    """The set of a folder by split, a `DatasetDict`; raises UserError."""
+    """The set of a folder by split, a `DatasetDict`, and notes; raises UserError."""
     if not str(top) or not top.is_dir():
         raise UserError(
             f"{EXTRA} set {str(top)!r} is no folder; give one: --config.data.dir=DIR"
         )
     try:
         if (top / "dataset_dict.json").exists():
-            return datasets.load_from_disk(top)
+            return datasets.load_from_disk(top), ()
         if (top / "state.json").exists():
-            return datasets.DatasetDict(train=datasets.load_from_disk(top))
+            return datasets.DatasetDict(train=datasets.load_from_disk(top)), ()
         if any(top.rglob("*.parquet")):
-            return datasets.load_dataset(str(top))
+            place = datasets.config.HF_DATASETS_CACHE
+            note = f"the Parquet files of {top} are copied once, to {place}"
+            return datasets.load_dataset(str(top)), (note,)
     except Exception as error:
         line = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UserError(f"{EXTRA} set {top} can't be read: {line[0]}") from error

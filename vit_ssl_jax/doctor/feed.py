@@ -48,8 +48,10 @@ def check(config, speed, seconds):
     eaten = find_need(config, speed)
     text += f" of about {eaten:,.0f} that steps eat (by the speed of the blocks above)"
     numbers["images_per_second_eaten"] = eaten
-    # A CPU reads with the cores that it trains with: there it is no verdict.
-    ok = rate >= eaten or jax.default_backend() == "cpu"
+    # No verdict where a CPU reads with the cores that it trains with, or devices have all.
+    there = copy.data.get("device_cache", False)
+    ok = rate >= eaten or jax.default_backend() == "cpu" or there
+    text += ", which the devices' own images feed (config.data.device_cache)" * there
     return findings.make("data", ok, text, "" if ok else SLOW, **numbers)
 
 
