@@ -6,9 +6,10 @@ python -m vit_ssl_jax.main --config=configs/finetune_vith.py --workdir=DIR \
 PRE is the workdir of the pre-training run, configs/mae_vith.py.
 
 Result: not yet run. Published top-1: 86.9 (MAE, 1600 epochs), 86.2 with pixels that
-aren't normalised; 87.8 at 448 px (mmpretrain: 87.3, with these values):
---config.data.size="(448, 448)" --config.data.resize=448. Values are those of the
-released code's recipe (FINETUNE.md); where the paper differs, a comment says so.
+aren't normalised; 87.8 at 448 px, whole images (MAE): --config.data.size="(448, 448)"
+--config.data.resize=448. mmpretrain's 87.3 at 448 px is of the centre of images of 512:
+--config.data.resize=512. Values are those of the released code's recipe (FINETUNE.md);
+where the paper differs, a comment says so.
 """
 
 from ml_collections import ConfigDict

@@ -39,7 +39,7 @@ def get_config():
         trim_batch=128,  # images trimmed together under "official"
         ema_start=0.996,
         ema_end=1.0,
-        ipe_scale=1.25,
+        ipe_scale=1.0,
     )
     config.vit = dict(
         variant="L/16",
@@ -65,7 +65,7 @@ def get_config():
         lr_end=1e-6,
         warmup_epochs=15.0,  # released H config: 40
         first_step=1,  # the code's schedules count from 1
-        ipe_scale=1.25,  # the optimiser builder's default; released configs: 1.0
+        ipe_scale=1.0,
         b1=0.9,
         b2=0.999,
         eps=1e-8,
