@@ -54,7 +54,7 @@ def extend(run, config, loaded):
     Raises UserError for an image without a label where the method needs labels.
     """
     if run.method.needs_labels:
-        train_data.check_labels(loaded.label, np.arange(len(loaded.label)))
+        train_data.check_labels(loaded.label[loaded.stand_in], loaded.stand_in)
     shape = loaded.image.shape[1:3]
     how = train_data.augmentation(config.data)
     del how["mean"], how["randaugment"], how["pixels"]
