@@ -5,9 +5,11 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -41,11 +43,19 @@ def train(images, steps, **how):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """Neither processes nor shared memory."""
+    """Neither processes nor shared memory; what other tests have there goes with them."""
     before = set(SHARED.glob("psm_*"))
     yield
     assert not multiprocessing.active_children()
-    assert set(SHARED.glob("psm_*")) == before
+    assert_gone(before)
+
+
+def assert_gone(before, seconds=90):
+    """That no block of shared memory stays which wasn't there before."""
+    until = time.monotonic() + seconds
+    while (left := set(SHARED.glob("psm_*")) - before) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 3), (3, 1)])
@@ -108,9 +118,10 @@ def test_a_slot_is_used_again_once_no_view_is_left():
     made = pool.batches(write, layout, numbers, processes=1, threads=1, ahead=1)
     for n, batch in enumerate(made):
         np.testing.assert_array_equal(batch["x"], n)
-        names |= {path.name for path in SHARED.glob("psm_*")}
+        mine = pathlib.Path("/proc/self/maps")  # of Linux; others' blocks aren't ours
+        names |= set(re.findall(r"psm_\w+", mine.read_text() if mine.exists() else ""))
         del batch
-    assert n == 29 and len(names) <= 3
+    assert n == 29 and len(names) <= 3 and (names or sys.platform != "linux")
 
 
 LEFT = """
