@@ -32,7 +32,7 @@ def run():
     return types.SimpleNamespace(
         plain=plain,
         spans=spans,
-        feed=lambda start: open_feed(start, spans),
+        feed=open_feed,
         key=starting.make_key(config.seed, plain.program),
         loaded=loaded,
     )

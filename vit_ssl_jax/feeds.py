@@ -29,14 +29,14 @@ def keep(config, source):
 
 
 def choose(config, run, source, loaded):
-    """The run, its step that of the feed; and how to open that: (start, run) -> Feed."""
+    """The run, its step that of the feed; and how to open that: (first step) -> Feed."""
     if not loaded:
-        return run, functools.partial(from_host, config, source)
+        return run, functools.partial(from_host, config, source, run)
     run = device_cache.extend(run, config, loaded)
-    return run, functools.partial(from_devices, config, loaded)
+    return run, functools.partial(from_devices, config, loaded, run)
 
 
-def from_host(config, source, start, run):
+def from_host(config, source, run, start):
     """Batches that the host makes, one a step, from step `start` on."""
     batches = train_data.open_batches(config, source, start, run.method)
 
@@ -46,7 +46,7 @@ def from_host(config, source, start, run):
     return Feed(1, lambda _: next(batches), put, batches.close)
 
 
-def from_devices(config, loaded, start, run):
+def from_devices(config, loaded, run, start):
     """Numbers of images that are on the devices, `device_cache.load`'s, for many steps."""
     ids = whole.numbers(
         loaded,

@@ -24,7 +24,7 @@ class Session:
     run: build.Run
     ready: fit.Ready | None  # its step, compiled; None: no step is left to do
     source: Any  # of images
-    open_feed: Callable  # (first step, run) -> feeds.Feed
+    open_feed: Callable  # (first step) -> feeds.Feed
     evals: suite.Suite
     probe: online.Probe
     monitor: health.Monitor
@@ -37,7 +37,7 @@ class Session:
 def run_steps(s, state):
     """Steps until the end or until a signal asks to stop; returns the state, saved."""
     start = int(state.step)
-    with contextlib.closing(s.open_feed(start, s.run)) as feed:
+    with contextlib.closing(s.open_feed(start)) as feed:
         state, metrics = take_steps(s, state, feed)
     if int(state.step) > start:
         health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))

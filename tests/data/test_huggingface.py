@@ -1,6 +1,7 @@
 """Sets of `datasets`: as it saved them, as the hub has them, and what isn't one."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -130,3 +131,9 @@ def test_what_is_no_set_is_refused(tmp_path):
     text.save_to_disk(tmp_path / "text")
     with pytest.raises(UserError, match=r"no column of images: it has text \(Value\)"):
         open_source("huggingface", str(tmp_path / "text"), "train")
+
+
+def test_without_the_extra_it_says_what_to_install(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'vit_ssl_jax\[huggingface\]'"):
+        open_source("huggingface", saved, "train")

@@ -222,3 +222,9 @@ def test_records_are_what_protobuf_reads():
     record = records.example({"a": b"x" * 300, "n": -1, "m": 1 << 40})
     found = features.deserialize_example_np(record)
     assert (found["a"], found["n"], found["m"]) == (b"x" * 300, -1, 1 << 40)
+
+
+@pytest.mark.parametrize("places", [("gs://bucket/set", "out"), ("set", "gs://out")])
+def test_a_store_is_refused_before_anything_is_written(places):
+    with pytest.raises(UserError, match="SRC and DST are on a disk"):
+        prepare.prepare(*places, give())

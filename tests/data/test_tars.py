@@ -91,6 +91,8 @@ def test_an_archive_that_was_cut_since_gives_broken_images(tmp_path):
 def test_what_is_no_archive_is_refused(tmp_path):
     with pytest.raises(UserError, match="tars need a directory"):
         contents("")
+    with pytest.raises(UserError, match="tars in a store aren't read in place"):
+        contents("gs://bucket/tars")
     with pytest.raises(UserError, match="doesn't exist"):
         contents(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is no tar and holds none; for image files"):

@@ -38,7 +38,7 @@ def prepare(config, source):
     loaded, _ = device_cache.load(config, source)
     run = device_cache.extend(build.make_run(config), config, loaded)
     call, _ = memory.compile_step(run.program)
-    feed = feeds.from_devices(config, loaded, 0, run)
+    feed = feeds.from_devices(config, loaded, run, 0)
     state = run.program.init(jax.random.key(config.seed))
     key = starting.make_key(config.seed, run.program)
 

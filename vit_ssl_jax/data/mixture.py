@@ -32,9 +32,7 @@ def mix(sources: list[Source], weights: list[float]) -> Source:
 
 
 def shares(weights: list[float]) -> list[int]:
-    """How many of BLOCK positions each has: in proportion, those missing to the largest
-    remainders.
-    """
+    """How many of BLOCK positions each has; what is left goes to the largest remainders."""
     exact = np.asarray(weights, float) / sum(weights) * BLOCK
     whole = np.floor(exact).astype(int)
     first = np.argsort(whole - exact, kind="stable")[: BLOCK - whole.sum()]

@@ -146,7 +146,8 @@ def _find_version(top: epath.Path, name: str) -> epath.Path:
     if not top.exists():
         there = "which doesn't exist"
     raise UserError(
-        f"data set {name!r} is neither embedded, folder, tars, huggingface or fake, nor prepared in {top} "
+        f"data set {name!r} is neither embedded, folder, tars, huggingface or fake, nor "
+        f"prepared in {top} "
         f"({there}). {_how_to_prepare(name, top)}"
     )
 
@@ -218,8 +219,7 @@ def _check(name: str, folder: epath.Path, info, split: str) -> None:
 def _check_files(where: str, split) -> None:
     """Raises UserError unless a split's files are there with the records they should have.
 
-    Reading would fail only when it is a record's turn, and half a file opens as an empty
-    one.
+    Half a file opens as an empty one, and reading fails only when it is a record's turn.
     """
     for path in split.filepaths:
         if not path.exists():
@@ -232,15 +232,16 @@ def _check_files(where: str, split) -> None:
     def count(path: epath.Path) -> int:
         try:
             reader = array_record_module.ArrayRecordReader(str(path), AT_RANDOM)
-            return reader.num_records()
+            found = reader.num_records()
+            reader.close()
+            return found
         except RuntimeError:
             return 0
 
     with concurrent.futures.ThreadPoolExecutor(OPENED) as pool:
         counts = list(pool.map(count, split.filepaths))
-    for path, found, wanted in zip(
-        split.filepaths, counts, split.shard_lengths, strict=True
-    ):
+    shards = zip(split.filepaths, counts, split.shard_lengths, strict=True)
+    for path, found, wanted in shards:
         if found != wanted:
             raise UserError(
                 f"{where}: {path.name} holds {found:,} records, not the {wanted:,} that "

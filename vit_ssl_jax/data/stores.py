@@ -1,6 +1,5 @@
 """Image files in a store of objects (gs://, s3://): listed and read by fsspec."""
 
-import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -27,8 +26,7 @@ def find_files(top: epath.Path) -> walk.Files:
     store, root = open_store(str(top))
     with answered(top):
         paths = store.find(root)
-    files, others = walk.Files(), collections.defaultdict(list)
-    unknown = []
+    files, unknown = walk.Files(), []
     for path in paths:
         inside = path[len(root) :].lstrip("/")
         if any(walk.is_skipped(part) for part in inside.split("/")):
@@ -37,7 +35,7 @@ def find_files(top: epath.Path) -> walk.Files:
         if suffix in walk.SUFFIXES:
             files.images.append(inside)
         elif suffix in walk.UNREADABLE:
-            others[suffix].append(inside)
+            files.others[suffix].append(inside)
         else:
             unknown.append((path, inside))
 
@@ -46,10 +44,9 @@ def find_files(top: epath.Path) -> walk.Files:
 
     with answered(top), concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         for (_, inside), image in zip(unknown, pool.map(begins, unknown), strict=True):
-            kind = files.images if image else others[walk.suffix_of(inside)]
+            kind = files.images if image else files.others[walk.suffix_of(inside)]
             kind.append(inside)
     files.images.sort()
-    files.others = others
     return files
 
 
