@@ -118,6 +118,7 @@ def get_config(choice="mae"):
     config.log_every = 50
     config.checkpoint_every = 500
     config.keep = 2
+    config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.otherwise = dict(
         vit=dict(posemb=posemb, cls=cls, norm_eps=1e-6, gelu="exact"),

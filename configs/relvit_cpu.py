@@ -34,6 +34,7 @@ def get_config(recipe="upstream"):
     config.log_every = 100
     config.checkpoint_every = 500
     config.keep = 1
+    config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "UPSTREAM" if recipe == "finetune" else ""  # its workdir
     config.summary = False
     config.method = (

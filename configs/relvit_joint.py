@@ -61,6 +61,7 @@ def get_config(name=""):
     config.log_every = 20 if name == "flowers102" else 100
     config.checkpoint_every = 200 if name == "flowers102" else 2000
     config.keep = 3
+    config.keep_best = "max eval/pretext/top1"  # theirs is chosen by it
     config.init_from = ""
     config.summary = False
     config.method = dict(
@@ -147,6 +148,6 @@ def get_config(name=""):
     config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=512, policy="warn")
     config.evals = dict(
-        pretext=dict(every_epochs=5.0, split=held_out),
+        pretext=dict(every_epochs=1.0, split=held_out),
     )
     return config

@@ -143,9 +143,14 @@ def metrics(workdir):
 
 def weights(workdir):
     """The newest checkpoint's state as flat numpy arrays."""
-    with ocp.CheckpointManager(pathlib.Path(workdir).absolute() / "checkpoints") as m:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore())
-        state = m.restore(m.latest_step(), args=args)["state"]
+    root = pathlib.Path(workdir).absolute() / "checkpoints"
+    return arrays(root / str(max(ocp.utils.checkpoint_steps(root))))
+
+
+def arrays(folder):
+    """The state of a checkpoint's folder as flat numpy arrays."""
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(pathlib.Path(folder) / "state")
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"/".join(map(_name, path)): np.asarray(x) for path, x in leaves}
 

@@ -37,8 +37,12 @@ def check_out(path, forms):
 
 
 def is_missing(path):
-    """Whether a path isn't there; of one in a store (gs://) jax's part asks later."""
-    return "://" not in str(path) and not pathlib.Path(path).expanduser().exists()
+    """Whether a path isn't there; of one in a store (gs://) jax's part asks later.
+
+    Of `RUN:best` it is the run that is asked for.
+    """
+    path = str(path).removesuffix(":best")
+    return "://" not in path and not pathlib.Path(path).expanduser().exists()
 
 
 def check_images(path):
@@ -58,8 +62,8 @@ def check_checkpoint(path):
     if is_missing(path):
         raise UserError(
             f"there is no checkpoint under {path}, for there is no such folder; give the "
-            "--workdir of a run that has saved one, one of its checkpoints/STEP, or a file "
-            "of weights"
+            "--workdir of a run that has saved one, WORKDIR:best, one of its "
+            "checkpoints/STEP, or a file of weights"
         )
 
 

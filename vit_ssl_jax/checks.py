@@ -6,6 +6,7 @@ Methods and evaluators declare the ranges of their own values beside their `Conf
 
 import dataclasses
 import math
+import re
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.recipes import flatten
@@ -29,6 +30,10 @@ SHARE = "from 0 to 1", lambda x: 0 <= x <= 1
 BELOW_ONE = "at least 0 and below 1", lambda x: 0 <= x < 1
 MIN_ZERO = "a finite number, at least 0", lambda x: math.isfinite(x) and x >= 0
 POSITIVE = "a finite number above 0", lambda x: math.isfinite(x) and x > 0
+RULE = (
+    "'max METRIC' or 'min METRIC', as 'max eval/classify/top1', or '' for none",
+    lambda x: not x or re.fullmatch(r"(max|min) eval/[^/ ]+/[^ ]+", x) is not None,
+)
 SIZES = "a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1
 
 RANGES = {
@@ -40,6 +45,7 @@ RANGES = {
     "log_every": MIN_ONE,
     "checkpoint_every": MIN_ONE,
     "keep": MIN_ONE,
+    "keep_best": RULE,
     "vit.droppath": BELOW_ONE,
     "vit.dropout": BELOW_ONE,
     "vit.norm_eps": POSITIVE,

@@ -1,7 +1,8 @@
 """python -m vit_ssl_jax.evaluate --config=configs/eval_SUITE.py --checkpoint=DIR[,DIR...]
 
 Judges finished encoders: every task of the suite with every evaluator, for one checkpoint
-or several. DIR is a run's workdir (its newest checkpoint) or a `checkpoints/STEP` in it.
+or several. DIR is a run's workdir (its newest checkpoint), `WORKDIR:best` (the one that
+`config.keep_best` kept) or a `checkpoints/STEP` in it.
 """
 
 import os
@@ -56,6 +57,6 @@ if __name__ == "__main__":
         execute,
         optional=("workdir",),
         config="Suite, configs/eval_NAME.py or configs/probe_NAME.py.",
-        checkpoint="Workdirs of runs or their checkpoints/STEP, parted by commas.",
+        checkpoint="Workdirs of runs, WORKDIR:best or checkpoints/STEP, parted by commas.",
         workdir="Folder for the results; else the run's own.",
     )

@@ -165,7 +165,7 @@ if __name__ == "__main__":
     command.start(
         execute,
         optional=("layer", "pool", "batch_size"),
-        checkpoint="Workdir of a run, or its checkpoints/STEP.",
+        checkpoint="Workdir of a run, WORKDIR:best, or its checkpoints/STEP.",
         images="Folder of images, read to any depth.",
         out="File to write: .npz, .parquet or .npy.",
         layer="Block whose output is taken, 1 to the depth; 0 (default): the last.",

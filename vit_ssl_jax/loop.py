@@ -12,7 +12,7 @@ from vit_ssl_jax.distributed.signals import stop_now
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite
 from vit_ssl_jax.monitors import health, online
-from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir import best, checkpoint
 from vit_ssl_jax.workdir.metrics import Meter, Writer
 
 
@@ -29,14 +29,24 @@ class Session:
     probe: online.Probe
     monitor: health.Monitor
     checkpoints: checkpoint.Checkpoints
+    best: best.Best | None  # kept beside them by `config.keep_best`
     log: Writer
     clock: Callable  # () -> seconds of the run, over all its sessions
     stop_requested: Any  # of `signals.stop_on_signal`
+
+    def close(self):
+        """Waits for the last checkpoints and raises their error, if any."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.checkpoints.close)
+            if self.best:
+                stack.callback(self.best.close)
 
 
 def run_steps(s, state):
     """Steps until the end or until a signal asks to stop; returns the state, saved."""
     start = int(state.step)
+    if s.best and s.best.value is None and start < s.run.steps:
+        measure_first(s, state)
     with contextlib.closing(s.open_feed(start)) as feed:
         state, metrics = take_steps(s, state, feed)
     if int(state.step) > start:
@@ -75,11 +85,25 @@ def take_steps(s, state, feed):
                 results = s.evals.evaluate(state, due)
             log.write(done, results)
             log.say(console.results_line(results))
+            if s.best:
+                s.best.offer(state, results)
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             health.check_finite(jax.device_get(metrics["train/loss"]), done)
             save(s, state)
     return state, metrics
+
+
+def measure_first(s, state):
+    """Measures the metric of `config.keep_best` before the first step, and says it.
+
+    Raises UserError where its evaluator gives no such metric.
+    """
+    with fit.explained(s.config, s.run, s.ready, evaluating=True):
+        results = s.evals.evaluate(state, [s.best.evaluator])
+    s.best.check(results)
+    value = results[s.best.metric]
+    s.log.say(f"{s.config.keep_best} is kept, {value:.4f} at step {int(state.step)}")
 
 
 def spans(s, start, most):

@@ -78,7 +78,7 @@ if __name__ == "__main__":
     command.start(
         execute,
         optional=("batch_size",),
-        checkpoint="Workdir of a supervised run, or its checkpoints/STEP.",
+        checkpoint="Workdir of a supervised run, WORKDIR:best, or its checkpoints/STEP.",
         images="Folder of images, read to any depth.",
         out="File to write, .csv.",
         batch_size="Images at a time, of all devices together; 64.",

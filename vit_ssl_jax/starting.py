@@ -9,7 +9,7 @@ from vit_ssl_jax import console, fit, partition
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.pretrained import check_encoder, init_encoder
-from vit_ssl_jax.workdir import checkpoint, restore
+from vit_ssl_jax.workdir import best, checkpoint, restore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +17,22 @@ class Start:
     """What a loop starts with."""
 
     checkpoints: checkpoint.Checkpoints
+    best: best.Best | None  # of `config.keep_best`
     ready: fit.Ready | None  # the step; None: none is left to do
     state: Any
     seconds: float  # of the run before
     notes: list  # what to say of the state
 
 
-def begin(config, run, probe, workdir):
+def begin(config, run, probe, evaluators, workdir):
     """The `Start` of a run in `workdir`: of its newest whole checkpoint, or afresh.
 
-    The step is compiled before there is an array on the devices. Raises UserError where
-    it doesn't fit, and for a checkpoint of another model or beyond the run's end.
+    The step is compiled before there is an array on the devices; `evaluators` are the
+    names of those that are on. Raises UserError where it doesn't fit, and for a
+    checkpoint of another model or beyond the run's end.
     """
-    ready = None
+    ready, rule = None, config.get("keep_best", "")  # older recipes don't say
+    check_best(rule, evaluators)
     if config.init_from and not newest_step(workdir):
         try:
             check_encoder(config.init_from, run.encoder)
@@ -48,7 +51,19 @@ def begin(config, run, probe, workdir):
         )
     if done < run.steps and not ready:  # the newest checkpoint is damaged
         ready = fit.compile_step(config, run, console.say)
-    return Start(checkpoints, ready, state, seconds, notes)
+    kept = best.Best(workdir, rule) if rule else None
+    return Start(checkpoints, kept, ready, state, seconds, notes)
+
+
+def check_best(rule, evaluators):
+    """Raises UserError where no evaluator that is on measures `config.keep_best`."""
+    name = rule.split("/")[1] if rule else ""
+    if rule and name not in evaluators:
+        raise UserError(
+            f"config.keep_best: {rule!r} is never measured, for no evaluator {name} is "
+            f"on; on are {', '.join(evaluators) or 'none'} (--config.keep_best=: keep "
+            "the last checkpoints alone)"
+        )
 
 
 def is_unfinished(run, workdir):

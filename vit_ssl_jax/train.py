@@ -80,7 +80,7 @@ def run_to_end(config, workdir, stop_requested, data=None):
     lines.append(probe.line)
     run, open_feed = feeds.choose(config, run, source, loaded)
     console.introduce(config, run, dict.fromkeys(lines))
-    begin = starting.begin(config, run, probe, workdir)
+    begin = starting.begin(config, run, probe, evals.names, workdir)
     checkpoints, ready, start = begin.checkpoints, begin.ready, int(begin.state.step)
     changed = folder.write_config(config, workdir, vit_ssl_jax.__version__)
     changed += train_data.write_card(card, workdir)
@@ -98,14 +98,13 @@ def run_to_end(config, workdir, stop_requested, data=None):
             probe=probe,
             monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
             checkpoints=checkpoints,
+            best=begin.best,
             log=log,
             clock=console.Clock(begun, begin.seconds),
             stop_requested=stop_requested,
         )
-        try:
+        with contextlib.closing(session):
             state = loop.run_steps(session, begin.state)
-        finally:
-            checkpoints.close()
         return finish(session, state, workdir)
 
 
@@ -127,5 +126,7 @@ def finish(s, state, workdir):
             seconds=s.clock,
             say=s.log.say,
         )
+    if s.best and s.best.value is not None:
+        s.log.say(s.best.line())
     say_closing(s.config, s.run, s.source, state, workdir=workdir, say=s.log.say)
     return out

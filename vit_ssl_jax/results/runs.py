@@ -13,7 +13,8 @@ from vit_ssl_jax.workdir.metrics import read_rows
 
 # What may differ between runs that are repetitions of each other.
 FREE = {
-    *("seed", "init_from", "log_every", "checkpoint_every", "keep", "mesh", "accum"),
+    *("seed", "init_from", "log_every", "checkpoint_every", "keep", "keep_best"),
+    *("mesh", "accum"),
     *("data.dir", "data.threads", "data.workers", "data.max_broken"),
     *("data.eval_batch_size", "summary", "evals"),
 }

@@ -10,14 +10,19 @@ import orbax.checkpoint as ocp
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir.folder import find
 
+BEST = ":best"  # after a workdir: its best checkpoint
+
 
 def find_folder(path):
     """A checkpoint's folder: `path` itself, or the newest one of the workdir `path`.
 
-    Raises UserError where there is none.
+    `WORKDIR:best` is the one that `config.keep_best` kept. Raises UserError where there
+    is none.
     """
+    if str(path).endswith(BEST):
+        return find_best(str(path).removesuffix(BEST))
     path = find(path)
-    if path.parent.name == "checkpoints" and (path / "state").exists():
+    if path.parent.name in ("checkpoints", "best") and (path / "state").exists():
         return path
     root = path / "checkpoints"
     steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
@@ -29,11 +34,25 @@ def find_folder(path):
     return root / str(max(steps))
 
 
+def find_best(workdir):
+    """The folder of a run's best checkpoint; raises UserError where it kept none."""
+    root = find(workdir) / "best"
+    steps = ocp.utils.checkpoint_steps(root) if root.exists() else []
+    if not steps:
+        raise UserError(
+            f"{workdir} has no best checkpoint: it was trained without config.keep_best, "
+            f"or hasn't measured that yet; give {workdir}, which is its newest, or train "
+            "with --config.keep_best='max eval/classify/top1' or another metric of its "
+            "evaluators"
+        )
+    return root / str(max(steps))
+
+
 @dataclasses.dataclass(frozen=True)
 class Saved:
     """A checkpoint of a run."""
 
-    folder: Any  # epath.Path, `checkpoints/STEP`
+    folder: Any  # epath.Path, `checkpoints/STEP` or `best/STEP`
 
     @property
     def step(self):
