@@ -154,6 +154,7 @@ def get_config(recipe="mae"):
     if recipe == "maskfeat":
         config.batch_size = 512  # of a node, the code has one; mmpretrain: 2048
         config.method.head_bias = 2e-5  # the code: all of the head times 0.001
+        config.method.mix_groups = 8  # of 64 images, those of a GPU
         config.vit.droppath = 0.1
         config.optim.lr = 1e-3  # of 256 images: 2e-3 at 512
         config.optim.lr_start = 1e-8

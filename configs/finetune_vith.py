@@ -40,7 +40,7 @@ def get_config():
         ema=0.0,
         mixup=0.8,
         cutmix=1.0,
-        mix_groups=32,  # published: of 32 images, those of a GPU
+        mix_groups=64,  # published: of 16 images, those of a GPU
         mix_prob=1.0,
         mix_switch=0.5,
         erase=0.25,

@@ -153,6 +153,7 @@ def get_config(recipe="mae"):
     if recipe == "maskfeat":
         config.batch_size = 256  # of a node, the code has one; mmpretrain: 2048
         config.method.head_bias = 2e-5  # the code: all of the head times 0.001
+        config.method.mix_groups = 8  # of 32 images, those of a GPU
         config.vit.droppath = 0.1
         config.optim.lr = 1e-3  # of 256 images
         config.optim.lr_start = 1e-8

@@ -169,7 +169,7 @@ def get_config(recipe="original"):
             ema=0.9999,
             mixup=0.8,
             cutmix=1.0,
-            mix_groups=128,  # published: of 32 images, those of a GPU
+            mix_groups=128,  # of 32 images, those of a GPU in MAE's code
         )
         config.vit.update(droppath=0.1, dropout=0.0, gelu="exact", init="mae")
         config.optim.update(

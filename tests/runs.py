@@ -47,12 +47,16 @@ def load(path, *arguments):
 
 
 def arguments(path):
-    """What a config file can be given after a colon: tuples of arguments."""
+    """What a config file can be given after a colon: tuples of arguments.
+
+    METHODS or RECIPES are its choices; VARIANTS are beside what it is without one.
+    """
     if path == "eval_folder.py":
         return [("photos",)]
     module = _module(path)
-    choices = getattr(module, "METHODS", None) or getattr(module, "RECIPES", None)
-    return [(name,) for name in choices] if choices else [()]
+    choices = getattr(module, "METHODS", None) or getattr(module, "RECIPES", ())
+    named = [(name,) for name in (*choices, *getattr(module, "VARIANTS", ()))]
+    return named if choices else [(), *named]
 
 
 def _module(path):

@@ -187,6 +187,7 @@ FAMILIES = {
     "mae": [(0.04419, UNIFORM), (0.0625, UNIFORM), (0.0361, UNIFORM), (0.02, NORMAL)],
     "ijepa": [(0.02, NORMAL), (0.02, NORMAL), (0, 0), (0.02, NORMAL)],
     "timm": [(0.02, NORMAL), (0.0361, UNIFORM), (0.0361, UNIFORM), (0.02, NORMAL)],
+    "mmpretrain": [(0.02, NORMAL), (0.02, NORMAL), (0.0361, UNIFORM), (0.02, NORMAL)],
     "big_vision": [(0.04419, UNIFORM), (0.0361, 2 / 0.87963), (0, 0), (0, 0)],
 }
 

@@ -52,6 +52,7 @@ INITS = {
     "slowfast": Init(  # every bias of the backbone is 0.02, but not the convolution's
         patch=lambda fan_in: _NORMAL, bias=_OFFSET, mlp_bias=_OFFSET, norm_bias=_OFFSET
     ),
+    "mmpretrain": Init(patch=lambda fan_in: _NORMAL),
     "big_vision": Init(
         dense=_XAVIER,
         mlp_bias=nn.initializers.normal(1e-6),
