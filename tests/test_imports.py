@@ -32,7 +32,7 @@ FLOORS = [
     ["models"],
     ["methods"],
     ["step", "data", "interop"],
-    ["evaluators", "build", "console", "memory"],
+    ["evaluators", "build", "console", "memory", "tokens"],
     ["weights", "openers"],
     ["pretrained", "train_data"],
     ["monitors", "finished", "remedies", "doctor", "results"],

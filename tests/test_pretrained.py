@@ -1,7 +1,6 @@
 """Encoders of other runs: what is read, what is refused, where the patches are put."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,8 @@ from etils import epath
 
 from vit_ssl_jax import partition, pretrained
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.ops import posemb
 from vit_ssl_jax.step import TrainState
 from vit_ssl_jax.workdir import checkpoint, restore
-
-THEIRS = {"vit.variant": "2x8x2/4", "data.size": [16, 16], "vit.posemb": "learned"}
 
 
 def make_params(value, rows=17, width=8, classes=0):
@@ -105,15 +101,16 @@ def test_the_teachers_or_averaged_encoder_is_taken(run, request):
     jax.tree.map(np.testing.assert_array_equal, encoder, make_params(1.0)["encoder"])
 
 
-def test_another_model_is_listed(averaged):
+def test_another_model_is_listed(averaged, tmp_path):
     like = shapes(make_params(0.0, classes=5))
     with pytest.raises(UserError, match=r"~ head/kernel \(8, 3\), the config makes"):
         restore.load_params(averaged, like)
     like = shapes({"cls": jnp.zeros((1, 1, 4)), "more": jnp.zeros(3)})
+    theirs = {"encoder": {"cls": jnp.zeros((1, 1, 8)), "other": jnp.zeros(5)}}
     with pytest.raises(UserError, match="holds another model") as error:
-        restore.load_encoder(averaged, like)
+        restore.load_encoder(save(tmp_path, theirs, {}), like)
     assert "  - more (3,)" in str(error.value)
-    assert "  + posemb (1, 17, 8)" in str(error.value)
+    assert "  + other (5,)" in str(error.value)
     assert "  ~ cls (1, 1, 8)" in str(error.value)
 
 
@@ -159,84 +156,3 @@ def test_a_config_is_read_flat(tmp_path):
     folder = epath.Path(tmp_path) / "checkpoints" / "8"
     out = pretrained.read_config(restore.Saved(folder))
     assert out == {key: [1, 2] for key in keys}
-
-
-def encoder(grid, kind="learned", cls=True, width=8):
-    """What `place_encoder` asks of a ViT."""
-    return types.SimpleNamespace(grid=grid, posemb=kind, cls=cls, width=width)
-
-
-def place(table, vit, **changes):
-    """`place_encoder` with the run that most tests come from."""
-    return pretrained.place_encoder(table, vit, THEIRS | changes)
-
-
-def table(rows, cls=True, width=8, seed=0):
-    """A learned table of random numbers."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(1, rows + cls, width)).astype(np.float32)
-
-
-def test_a_learned_table_of_the_same_grid_stays():
-    old = table(16)
-    new, lines = place(old, encoder((4, 4)))
-    np.testing.assert_array_equal(new, old)
-    assert lines == []
-
-
-@pytest.mark.parametrize("grid", [(6, 6), (8, 4), (3, 5)])
-def test_a_learned_table_is_resampled_and_the_class_row_kept(grid):
-    old = table(16)
-    new, lines = place(old, encoder(grid))
-    np.testing.assert_array_equal(new[0, 0], old[0, 0])
-    expected = posemb.resample(old[0], (4, 4), grid)
-    np.testing.assert_array_equal(new[0], expected)
-    rows, columns = grid
-    said = f"a grid of {rows}x{columns} patches, not 4x4"
-    assert lines == [f"encoder: its position table is resampled for {said}"]
-
-
-def test_resampling_is_the_published_bicubic():
-    """arange(16) as 4 x 4 to 8 x 8: the first row as MAE's interpolate_pos_embed."""
-    old = np.arange(16, dtype=np.float32).reshape(1, 16, 1)
-    new, _ = place(old, encoder((8, 8), cls=False, width=1))
-    first = [-0.527344, -0.230469, 0.246094, 0.875]
-    first += [1.28125, 1.910156, 2.386719, 2.683594]
-    np.testing.assert_allclose(new[0, :8, 0], first, atol=1e-6)
-
-
-def test_a_grid_that_is_not_square_comes_from_the_other_runs_size():
-    old = table(8, cls=False)
-    vit = encoder((4, 4), cls=False)
-    new, _ = place(old, vit, **{"data.size": [8, 16]})
-    np.testing.assert_array_equal(new[0], posemb.resample(old[0], (2, 4), (4, 4)))
-
-
-def test_a_fixed_table_is_resampled_and_learned_from_there():
-    new, lines = place(None, encoder((6, 6)), **{"vit.posemb": "sincos"})
-    fixed = posemb.resample(posemb.sincos((4, 4), 8), (4, 4), (6, 6))
-    np.testing.assert_array_equal(new[0, 1:], fixed)
-    np.testing.assert_array_equal(new[0, 0], np.zeros(8))
-    assert "its fixed position table is learned from here on" in lines[0]
-    assert "resampled for a grid of 6x6" in lines[1]
-
-
-def test_a_fixed_table_that_stays_fixed_is_made_anew():
-    vit = encoder((6, 6), "sincos")
-    new, lines = place(None, vit, **{"vit.posemb": "sincos"})
-    assert new is None
-    assert "made anew for a grid of 6x6 patches, not 4x4" in lines[0]
-    assert place(None, encoder((4, 4), "sincos"), **{"vit.posemb": "sincos"}) == (
-        None,
-        [],
-    )
-
-
-def test_no_table_means_a_fresh_one():
-    new, lines = place(None, encoder((6, 6)), **{"vit.posemb": "none"})
-    assert new is None and "a fresh one is learned" in lines[0]
-
-
-def test_a_table_that_its_config_does_not_describe_is_refused():
-    with pytest.raises(UserError, match="has 10 rows, but its config.json says"):
-        place(table(9), encoder((4, 4)))

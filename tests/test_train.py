@@ -120,7 +120,7 @@ def test_a_torn_encoder_is_explained(trained, tmp_path):
     [
         (dict(vit__variant="3x32x2/8"), "config.init_from: .* holds another model"),
         (dict(init_from="nowhere"), "config.init_from: there is no checkpoint under"),
-        (dict(vit__cls=False), "it has a class token.* set --config.vit.cls=True"),
+        (dict(vit__variant="2x32x2/8,mlp=swiglu"), "is of another kind; set"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_explained(trained, tmp_path, changes, said):

@@ -4,12 +4,10 @@ import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from vit_ssl_jax import partition, recipes, weights
+from vit_ssl_jax import partition, recipes, tokens, weights
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import layers, variants
-from vit_ssl_jax.ops import posemb
 from vit_ssl_jax.workdir import restore
 from vit_ssl_jax.workdir.folder import find
 
@@ -73,7 +71,8 @@ def init_encoder(config, run, state):
         whole = published and same and not run.method.needs_labels
         part = "params" if whole else ""
         encoder, theirs, lines = load(saved, run.encoder, like, part)
-        params = {**state.params, "encoder": {**state.params["encoder"], **encoder}}
+        fresh = state.params["encoder"]
+        params = {**state.params, "encoder": tokens.overlay(fresh, encoder)}
         ema = jax.tree.map(jnp.copy, run.method.init_ema(params))
         if whole:
             params, ema, more = init_rest(saved, run, params, ema)
@@ -117,7 +116,7 @@ def init_rest(saved, run, params, ema):
     ]
     if "encoder" in ema:
         teacher, _, _ = load(saved, run.encoder, likes["encoder"])
-        ema = {**ema, "encoder": {**ema["encoder"], **teacher}}
+        ema = {**ema, "encoder": tokens.overlay(ema["encoder"], teacher)}
         lines.append("teacher: from there, too")
     return {**params, **found}, ema, lines
 
@@ -130,35 +129,28 @@ def load(path, encoder, like, part=""):
     parameters as ShapeDtypeStructs with shardings. A position table that is learned from
     here on starts as the one that the encoder was trained with, learned or fixed,
     resampled where the grid of patches is another, as in MAE's fine-tuning. It is
-    missing in `params` where there was none. Raises UserError where the encoder doesn't
-    fit.
+    missing in `params` where there was none, as are class token and registers; those that
+    only the other has are left out. Raises UserError where the encoder doesn't fit.
     """
     saved = open_saved(path)
     theirs = check_encoder(saved, encoder)
     params, folder = restore.load_encoder(saved, like, part)
     learned = params.pop("posemb", None)
-    table, lines = place_encoder(learned, encoder, theirs)
+    table, lines = tokens.place_encoder(learned, encoder, theirs)
+    lines += tokens.say_beside(theirs, encoder)
     if table is not None:
         params["posemb"] = partition.put(table, like["posemb"].sharding)
     return params, theirs, [f"encoder: from {folder}", *lines]
 
 
 def check_encoder(path, encoder):
-    """The other run's config; raises UserError where only one ViT has a class token,
-    registers, LayerScale or the like."""
+    """The other run's config; raises UserError where the blocks are of another form."""
     theirs = read_config(open_saved(path))
-    name = getattr(path, "folder", path)
-    if theirs.get("vit.cls", encoder.cls) != encoder.cls:
-        has, lacks = ("it", "this one") if theirs["vit.cls"] else ("this one", "it")
-        raise UserError(
-            f"{name}: {has} has a class token, {lacks} has none; set "
-            f"--config.vit.cls={theirs['vit.cls']}"
-        )
     shape = variants.decode(theirs["vit.variant"])
     form = layers.Form(**{part: shape[part] for part in variants.OF_BLOCKS})
-    if (shape["registers"], form.kind) != (encoder.registers, encoder.form.kind):
+    if form.kind[1:] != encoder.form.kind[1:]:  # rotary positions are no weights
         raise UserError(
-            f"{name}: its ViT is of another kind; set "
+            f"{getattr(path, 'folder', path)}: its ViT is of another kind; set "
             f"--config.vit.variant={theirs['vit.variant']}"
         )
     return theirs
@@ -190,61 +182,3 @@ def read_whole_config(saved):
             "trained; copy it there from the run that wrote the checkpoint"
         ) from error
     return config
-
-
-def place_encoder(table, encoder, theirs):
-    """Positions of patches from here on: `(table [1 N(+1) D] or None, lines to say)`.
-
-    `table` is the learned one that came with the encoder, None where it has none;
-    `encoder` is the ViT of this run, `theirs` the other run's config.
-    """
-    patch = variants.decode(theirs["vit.variant"])["patch"]
-    old, new = tuple(side // patch for side in theirs["data.size"]), encoder.grid
-    change = f"grid of {new[0]}x{new[1]} patches, not {old[0]}x{old[1]}"
-    kind, lines = theirs["vit.posemb"], []
-    if kind == "none" or encoder.posemb == "none":
-        if encoder.posemb == "learned":
-            lines.append("encoder: it has no position table, a fresh one is learned")
-        return None, lines
-    if encoder.posemb != "learned":
-        if table is not None:
-            lines.append(
-                "encoder: its learned position table is left out, for here it is fixed "
-                f"(config.vit.posemb={encoder.posemb!r})"
-            )
-        elif old != new:
-            lines.append(
-                f"encoder: its fixed position table is made anew for a {change}"
-            )
-        return None, lines
-    if table is None:
-        lines.append("encoder: its fixed position table is learned from here on")
-        table = fixed_table(old, encoder, kind)
-    table = np.asarray(table)
-    if table.shape[1] != old[0] * old[1] + encoder.cls:
-        raise UserError(
-            f"its position table has {table.shape[1]} rows, but its config.json says "
-            f"vit.variant={theirs['vit.variant']!r}, data.size={theirs['data.size']}"
-        )
-    if old != new:
-        smooth = is_smoothed(theirs)
-        how = ", antialiased as its own code does" if smooth else ""
-        lines.append(f"encoder: its position table is resampled for a {change}{how}")
-        table = posemb.resample(table[0], old, new, antialias=smooth)[None]
-    return table, lines
-
-
-def is_smoothed(theirs):
-    """Whether the code that saved an encoder resamples its positions antialiased.
-
-    timm does, and DINOv2 for its ViTs with registers.
-    """
-    source = theirs.get("recipe", "").partition("weights:")[2]
-    registers = "registers=" in theirs["vit.variant"]
-    return source == "timm" or (source in ("dinov2", "hf-dinov2") and registers)
-
-
-def fixed_table(grid, encoder, kind):
-    """The sine-cosine table of a grid, class token's row zero: `[1 N(+1) D]`."""
-    table = posemb.sincos(grid, encoder.width, kind == "sincos_big_vision")
-    return posemb.with_cls(table, encoder.cls)

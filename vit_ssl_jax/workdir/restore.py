@@ -11,6 +11,7 @@ from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir.folder import find
 
 BEST = ":best"  # after a workdir: its best checkpoint
+FREE = ("posemb", "cls", "registers")  # `[1 n D]`: positions, tokens beside the patches
 
 
 def find_folder(path):
@@ -92,10 +93,11 @@ def load_encoder(path, like, part=""):
     `part` "params" or "ema", "" the one that downstream tasks use; `like` the encoder's
     parameters as ShapeDtypeStructs with the shardings to restore to. Where the run kept
     a teacher (I-JEPA) or averaged weights, it is theirs. Differences that are fine: a
-    final norm that `like` has no use for, which is left out; and a learned position
-    table that only `like` has, or that is of another grid: it comes in its own shape,
-    whole on every device. Raises UserError for all others, and where nothing can be
-    read. Unlike `restore` it can't check the digest, which is that of the whole state.
+    final norm, and tokens (FREE) that `like` has no use for, which are left out; tokens
+    that only `like` has, which are missing then; and tokens of another number: they come
+    in their own shape, whole on every device. Raises UserError for all others, and where
+    nothing can be read. Unlike `restore` it can't check the digest, which is that of the
+    whole state.
     """
     source = opened(path)
     folder = source.folder
@@ -104,12 +106,13 @@ def load_encoder(path, like, part=""):
         taught = "ema" if "encoder" in (tree["ema"] or {}) else "params"
         chosen = part or taught
         saved, wanted = shapes_of(tree[chosen]["encoder"]), dict(like)
-        table, ours = saved.get("posemb"), wanted.pop("posemb", None)
-        if table and ours:
-            shape = table if table[-1] == ours.shape[-1] else ours.shape
-            whole = ours.sharding.update(spec=jax.sharding.PartitionSpec())
-            wanted["posemb"] = jax.ShapeDtypeStruct(shape, ours.dtype, sharding=whole)
         unused = {k for k in saved if k.startswith("norm/") and "norm" not in like}
+        for name in FREE:
+            theirs, ours = saved.get(name), wanted.pop(name, None)
+            if theirs and ours:
+                wanted[name] = as_saved(theirs, ours)
+            else:
+                unused.add(name)
         saved = {k: v for k, v in saved.items() if k not in unused}
         if saved != shapes_of(wanted):
             raise UserError(mismatch(folder, saved, shapes_of(wanted)))
@@ -117,6 +120,14 @@ def load_encoder(path, like, part=""):
 
     (found,) = source.read(choose).values()
     return found["encoder"], folder
+
+
+def as_saved(shape, like):
+    """What to restore an array of FREE to, of another number of rows or the same."""
+    if shape == like.shape or shape[-1] != like.shape[-1]:
+        return like
+    whole = like.sharding.update(spec=jax.sharding.PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, like.dtype, sharding=whole)
 
 
 def load_params(path, params, ema=None):
