@@ -31,6 +31,7 @@ def get_config():
         gap=8,  # so 13 px of jitter; paper: 34 and 14 px, mmselfsup: 0 and 21 px
         colour="drop",  # paper: "drop" or "project"; mmselfsup: "gray"
         pairs="all",  # as in mmselfsup; paper: "one"
+        coarsen=0.33,  # of tiles, down to 100 pixels and up again; paper: "some"
         pool="mean",
     )
     config.vit = dict(

@@ -70,7 +70,9 @@ METHODS = {
     "jigsaw": dict(
         grid=3, tile=64, permutations=1000, gray=0.3, pool="mean", compat="none"
     ),
-    "context": dict(tile=64, gap=8, colour="drop", pairs="all", pool="mean"),
+    "context": dict(
+        tile=64, gap=8, colour="drop", pairs="all", coarsen=0.33, pool="mean"
+    ),
     "supervised": dict(
         pool="mean",
         loss="softmax",

@@ -78,7 +78,9 @@ METHODS = {
     "jigsaw": dict(
         grid=2, tile=14, permutations=6, gray=0.3, pool="mean", compat="none"
     ),
-    "context": dict(tile=8, gap=1, colour="project", pairs="all", pool="mean"),
+    "context": dict(
+        tile=8, gap=1, colour="project", pairs="all", coarsen=0.0, pool="mean"
+    ),
 }
 BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
     supervised=(64, 450),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import transform
 
 from vit_ssl_jax.ops import tiles
@@ -161,3 +162,29 @@ def test_a_plain_tile_becomes_zero_and_not_noise(channels):
     )
     out = tiles.standardise(x, channels=channels)
     np.testing.assert_allclose(out, 0, atol=1e-5)
+
+
+def test_some_tiles_are_shrunk_and_enlarged_again():
+    """Each by Pillow's linear filter, to a side of 10 px or more; the rest stay."""
+    shape, side = (40, 3, 16, 16, 1), 16
+    x = np.random.default_rng(2).random(shape, np.float32)
+    out = np.asarray(tiles.coarsen(jax.random.key(0), jnp.asarray(x), 0.33))
+    found = []
+    for before, after in zip(x.reshape(-1, 16, 16), out.reshape(-1, 16, 16)):
+        if np.array_equal(before, after):
+            continue
+        whole = Image.fromarray(before)
+        for small in range(10, side):
+            there = whole.resize((small, small), Image.Resampling.BILINEAR)
+            back = np.asarray(there.resize((side, side), Image.Resampling.BILINEAR))
+            if np.abs(back - after).max() < 2e-5:
+                found.append(small)
+    changed = (out != x).any((2, 3, 4))
+    assert len(found) == changed.sum() and set(found) == set(range(10, 16))
+    assert 0.2 < changed.mean() < 0.46  # 40 of 120 tiles, four deviations
+    plain = jnp.full(shape, 0.5)
+    np.testing.assert_allclose(
+        tiles.coarsen(jax.random.key(1), plain, 1.0), plain, rtol=1e-6
+    )
+    tiny = jnp.asarray(x[:, :, :8, :8])
+    assert tiles.coarsen(jax.random.key(1), tiny, 1.0) is tiny

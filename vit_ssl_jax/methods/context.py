@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_ssl_jax.checks import one_of
+from vit_ssl_jax.checks import SHARE, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import outputs, vit
@@ -33,9 +33,11 @@ class Config:
     colour: str  # guard against aberration: "drop", "project" or "gray" (make_views)
     pairs: str  # "all": the centre with all 8 neighbours; "one": with a random one
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
+    coarsen: float = 0.0  # share of tiles that are shrunk and enlarged again
 
 
 RANGES = {
+    "coarsen": SHARE,
     "colour": one_of("drop", "project", "gray"),
     "pairs": one_of("all", "one"),
     "pool": one_of("cls", "mean"),
@@ -66,12 +68,13 @@ class ContextPrediction(nn.Module):
         return outputs.logits(SIDE**2 - 1, style, "head")(x)
 
 
-def make_views(key, batch, *, normalize, tile, gap, colour, pairs):
+def make_views(key, batch, *, normalize, tile, gap, colour, pairs, coarsen=0.0):
     """`tiles [B 1+K h w C]`, the centre first; `label [B K]`, where the others lie.
 
     K is 8 or 1. Labels are in raster order without the centre: 0 up-left, 1 up, 2
     up-right, 3 left, 4 right, 5 down-left, 6 down, 7 down-right. Tiles are cut at random
-    from the cells of a 3x3 grid and centred: their mean colour is subtracted.
+    from the cells of a 3x3 grid and centred: their mean colour is subtracted. A share
+    `coarsen` of them is shrunk before, to as few as 100 pixels, and enlarged again.
 
     colour: "drop" keeps one random channel of a tile and makes the others faint noise;
         "project" removes green against magenta; "gray" makes two images in three grey.
@@ -90,6 +93,8 @@ def make_views(key, batch, *, normalize, tile, gap, colour, pairs):
     low, high = gap // 2, jnp.array([height, width]) - tile - (gap - gap // 2)
     offset = jax.random.randint(offset_key, (*ids.shape, 2), low, high[None, None] + 1)
     x = tiles.cut_tiles(tiles.take_tiles(cells, ids), offset, tile)
+    if coarsen:
+        x = tiles.coarsen(jax.random.fold_in(offset_key, 1), x, coarsen)
     x = tiles.centre(x)
     if colour == "drop":
         x = tiles.drop_colours(colour_key, x)
@@ -161,6 +166,7 @@ def make(c, context):
     encoder = context.vit(final_norm=c.pool == "cls")
     check(c, encoder)
     numbers = dict(tile=c.tile, gap=c.gap, colour=c.colour, pairs=c.pairs)
+    numbers["coarsen"] = c.coarsen
     return Method(
         model=ContextPrediction(encoder=encoder, pool=c.pool),
         make_views=functools.partial(

@@ -6,9 +6,10 @@ B batch, T tiles, n cells a side, h w sides in pixels, C channels (RGB).
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax.ops import images
+from vit_ssl_jax.ops import images, jitter, views
 
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)
+COARSEST = 10  # pixels a side: 100 in all (Doersch et al., 2015, section 3.1)
 
 
 def cut_cells(image, n):
@@ -84,6 +85,34 @@ def spread_channels(key, offset, largest, furthest):
     shape = (*offset.shape[:2], 3, 2)
     moved = jax.random.randint(key, shape, -furthest, furthest + 1)
     return jnp.clip(offset[:, :, None] + moved, 0, largest)
+
+
+def coarsen(key, tiles, share):
+    """Shrinks a `share` of all tiles and enlarges them again: `[B T h h C]` to the same.
+
+    Each to a random side of COARSEST pixels or more, linearly and without aliasing, so
+    that no tile's sharpness tells what it was (Doersch et al., 2015, section 3.1).
+    """
+    b, t, side = tiles.shape[:3]
+    if side <= COARSEST:
+        return tiles
+    with jax.ensure_compile_time_eval():
+        there = [_through(side, small) for small in range(COARSEST, side)]
+        blurs = jnp.stack(there)  # [S h h]
+    which_key, side_key = jax.random.split(key)
+    x = tiles.reshape(b * t, *tiles.shape[2:])
+    blur = blurs[jax.random.randint(side_key, (b * t,), 0, len(blurs))]
+    small = jnp.einsum("mij,mjkc,mlk->milc", blur, x, blur, precision="highest")
+    return jitter.sometimes(which_key, share, small, x).reshape(tiles.shape)
+
+
+def _through(side, small):
+    """The matrix that resizes `side` pixels to `small` and back: `[side side]`."""
+    down, up = (
+        views.resize_matrix([0.0], [old], old, new, "bilinear")[0]
+        for old, new in ((side, small), (small, side))
+    )
+    return up @ down
 
 
 def shift_colours(key, tiles, low, high):
