@@ -16,7 +16,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors"],
-    ["recipes", "distributed", "own"],
+    ["recipes", "distributed", "own", "clipping"],
     ["host"],
     [
         "command",
@@ -48,7 +48,7 @@ ONLY = {
     "ops": {"ops"},
     "kernels": {"kernels"},
     "partition": {"errors"},
-    "optim": {"errors"},
+    "optim": {"errors", "clipping"},
     "models": {"models", "kernels", "ops", "partition", "errors"},
     "methods": {"methods", "models", "ops", "checks", "errors"},
     "data": {"data", "errors"},

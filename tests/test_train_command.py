@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tests import runs
+from vit_ssl_jax import train
+from vit_ssl_jax.errors import UserError
 
 STEPS = 160
 
@@ -36,6 +38,8 @@ def check_stopped_run(tmp_path, seed, **changes):
     first, second = sorted(np.random.default_rng(seed).integers(15, STEPS - 60, 2))
     stopped = runs.command(tmp_path / "again", **changes)
     wait_for_step(stopped, tmp_path / "again", first)
+    with pytest.raises(UserError, match=f"in use by process {stopped.pid} on"):
+        train.train(runs.small(), tmp_path / "again")
     stopped.send_signal(signal.SIGTERM)
     out, _ = stopped.communicate()
     assert stopped.returncode == 0, out

@@ -12,7 +12,7 @@ from vit_ssl_jax.distributed.signals import stop_now
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite
 from vit_ssl_jax.monitors import health, online
-from vit_ssl_jax.workdir import best, checkpoint
+from vit_ssl_jax.workdir import best, checkpoint, lock
 from vit_ssl_jax.workdir.metrics import Meter, Writer
 
 
@@ -31,6 +31,7 @@ class Session:
     checkpoints: checkpoint.Checkpoints
     best: best.Best | None  # kept beside them by `config.keep_best`
     log: Writer
+    lock: lock.Lock | None  # of the workdir, on process 0
     clock: Callable  # () -> seconds of the run, over all its sessions
     stop_requested: Any  # of `signals.stop_on_signal`
 
@@ -136,7 +137,12 @@ def is_due(s, done):
 
 
 def save(s, state):
-    """Begins a checkpoint; the metrics up to its step are in the workdir by then."""
+    """Begins a checkpoint; the metrics up to its step are in the workdir by then.
+
+    Raises UserError where another process has taken the workdir over.
+    """
+    if s.lock:
+        s.lock.check()
     s.log.flush()
     s.checkpoints.save(state, s.clock())
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_ssl_jax import clipping
 from vit_ssl_jax.errors import UserError
 
 
@@ -229,7 +230,7 @@ def make_optimizer(config, *, steps, epochs, batch_size):
     if config.layer_decay != 1.0:
         tx = scale_layers(tx, config.layer_decay)
     if config.clip:
-        tx = optax.chain(optax.clip_by_global_norm(config.clip), tx)
+        tx = clipping.clip_together(tx, config.clip)
     return Optimizer(tx, {"lr": rate, "weight_decay": decay})
 
 

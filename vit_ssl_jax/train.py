@@ -28,7 +28,7 @@ from vit_ssl_jax.distributed.signals import stop_on_signal
 from vit_ssl_jax.doctor import once
 from vit_ssl_jax.evaluators import suite, summary
 from vit_ssl_jax.monitors import health, online
-from vit_ssl_jax.workdir import folder
+from vit_ssl_jax.workdir import folder, lock
 from vit_ssl_jax.workdir.metrics import Writer, read_metrics
 from vit_ssl_jax.xla import cache
 
@@ -54,10 +54,12 @@ def train(
     arguments.check_training(config)
     host.prepare()
     with stop_on_signal() as stop_requested:
-        return run_to_end(config, folder.open_workdir(workdir), stop_requested, data)
+        workdir = folder.open_workdir(workdir)
+        with lock.hold(workdir, console.say) as held:
+            return run_to_end(config, workdir, stop_requested, data, held)
 
 
-def run_to_end(config, workdir, stop_requested, data=None):
+def run_to_end(config, workdir, stop_requested, data=None, held=None):
     """Builds what the loop needs, runs it, says how it ended; returns as `train`."""
     begun = time.perf_counter()
     config = config.copy_and_resolve_references()
@@ -100,6 +102,7 @@ def run_to_end(config, workdir, stop_requested, data=None):
             checkpoints=checkpoints,
             best=begin.best,
             log=log,
+            lock=held,
             clock=console.Clock(begun, begin.seconds),
             stop_requested=stop_requested,
         )
