@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_ssl_jax.data import folder, layout, walk
+from vit_ssl_jax.data import folder, layout, reading, sources, walk
 from vit_ssl_jax.errors import UserError
 
 
@@ -199,6 +199,20 @@ def test_content_decides_and_the_rest_is_counted(tmp_path):
     assert len(images.paths) == 7
     said = "1 .heic (can't be read), 1 .nef (can't be read), 1 .npy (can't be read)"
     assert said in images.notes[0] and "1 .txt" in images.notes[0]
+    assert "1 pipes and devices" in images.notes[0]
+
+
+def test_what_would_never_end_is_left_out_or_broken(tmp_path):
+    """A pipe and a device by the names of images, and a file with a hole of 3 GB."""
+    Image.new("RGB", (4, 3)).save(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    with open(tmp_path / "hole.jpg", "wb") as hole:
+        hole.truncate(3 * 2**30)
+    source, lines = sources.open_files(str(tmp_path))
+    assert len(source) == 2 and "2 pipes and devices" in lines[0]
+    whole = [reading.try_to_read(source, i) is not None for i in range(2)]
+    assert whole == [False, True] and source.broken == {0}
 
 
 def test_a_folder_without_images_says_what_there_is(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from vit_ssl_jax.data.source import Source, cut, without_labels
 from vit_ssl_jax.errors import UserError
 
 FILES = "folder", "tars"
+LARGEST_FILE = 2**30  # bytes; 179 million pixels of 16 bits are no more
 FAKE_LENGTH, FAKE_CLASSES, FAKE_SIZE = 1024, 10, 32
 
 
@@ -176,5 +178,14 @@ def open_files(directory: str, alpha: str = "white") -> tuple[Source, list[str]]
 
 
 def read_file(path, stored: bool) -> bytes:
-    """A file's bytes, of a disk or of a store."""
-    return stores.read(path) if stored else path.read_bytes()
+    """A file's bytes, of a disk or of a store.
+
+    Raises BrokenImageError for more than LARGEST_FILE, as a device has.
+    """
+    if stored:
+        return stores.read(path)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise decoding.BrokenImageError(f"no image: it has {size:,} bytes")
+        return file.read()

@@ -23,6 +23,7 @@ UNREADABLE = {
     *(".raf", ".orf", ".rw2", ".pef", ".raw", ".svs", ".mp4", ".mov", ".avi", ".mkv"),
     *(".parquet", ".arrow", ".h5", ".hdf5", ".tfrecord", ".tar", ".zip", ".gz", ".7z"),
 } | ({".avif"} - AVIF)
+SPECIAL = "pipes and devices"  # where another file's suffix is
 SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 BEGINNINGS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
@@ -112,6 +113,9 @@ def suffix_of(path: str) -> str:
 
 def _add_file(files: Files, entry: os.DirEntry, path: str) -> None:
     suffix = suffix_of(path)
+    if not entry.is_file() and os.path.exists(entry.path):
+        files.others[SPECIAL].append(path)  # reading it may never end
+        return
     image = suffix in SUFFIXES
     if not image and suffix not in UNREADABLE and entry.is_file():
         image = begins_as_image(entry.path)
