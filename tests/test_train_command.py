@@ -1,5 +1,6 @@
 """The command from the outside: stopped, killed, run again; bad input."""
 
+import pathlib
 import signal
 import time
 
@@ -72,6 +73,20 @@ def test_a_stopped_and_killed_run_ends_bit_identical(tmp_path):
 def test_a_stopped_and_killed_run_ends_bit_identical_on_a_mesh(tmp_path):
     changes = dict(mesh__data=1, mesh__fsdp=2, mesh__tensor=2)
     check_stopped_run(tmp_path, seed=1, devices=4, **changes)
+
+
+@pytest.mark.parametrize("library", ["jaxlib", "tensorstore"])
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path, library):
+    """Which swallow an exception, or print fifty lines of it."""
+    process, deadline = runs.command(tmp_path), time.time() + 60
+    loaded = pathlib.Path(f"/proc/{process.pid}/maps")
+    while library not in loaded.read_text() and time.time() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out.splitlines()[-1].startswith("interrupted; the same command goes on")
+    assert len(out.splitlines()) < 3 and "Traceback" not in out
 
 
 @pytest.mark.parametrize(

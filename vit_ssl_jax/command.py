@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 
@@ -37,6 +38,7 @@ def start(execute, optional=(), several=False, **texts):
     With `several` this may be one of several processes, which meet before `execute`. A
     UserError ends the program with its message and status 1.
     """
+    signal.signal(signal.SIGINT, leave_at_once)
     names = list(texts)
     needed = [name for name in names if name not in optional]
     define({**texts, **PROCESSES} if several else texts, needed)
@@ -57,10 +59,8 @@ def start(execute, optional=(), several=False, **texts):
                 print(f"error: {error}", file=sys.stderr)
                 leave()
             sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on from what it has saved")
-            sys.stdout.flush()
-            os._exit(130)  # threads of half-imported libraries don't outlive it well
+        except KeyboardInterrupt:  # the second of a run that was to stop
+            leave_at_once()
         except Exception:
             if not leave:
                 raise
@@ -78,6 +78,17 @@ def start(execute, optional=(), several=False, **texts):
             sys.exit(f"error: {explain(error, needed, argv)}")
 
     app.run(main, flags_parser=parse)
+
+
+def leave_at_once(*signal_and_frame):
+    """Ends the process: what Ctrl-C does where nothing is to be saved.
+
+    No exception: half-imported libraries swallow one, or their threads outlive it.
+    """
+    del signal_and_frame
+    text = "interrupted; the same command goes on from what it has saved\n"
+    os.write(sys.stdout.fileno(), text.encode())  # `print` may be at work
+    os._exit(130)
 
 
 def define(texts, needed):
