@@ -6,6 +6,7 @@ import pathlib
 import re
 import signal
 import sys
+import threading
 import traceback
 
 from absl import app, flags, logging
@@ -55,10 +56,10 @@ def start(execute, optional=(), several=False, **texts):
             leave = join(values) if several else None
             execute(**values)
         except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
             if leave:
-                print(f"error: {error}", file=sys.stderr)
                 leave()
-            sys.exit(f"error: {error}")
+            fail()
         except KeyboardInterrupt:  # the second of a run that was to stop
             leave_at_once()
         except Exception:
@@ -78,6 +79,16 @@ def start(execute, optional=(), several=False, **texts):
             sys.exit(f"error: {explain(error, needed, argv)}")
 
     app.run(main, flags_parser=parse)
+
+
+def fail():
+    """Ends the process with status 1, without waiting for what still runs in threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if any(not thread.daemon for thread in others):
+        os._exit(1)
+    sys.exit(1)
 
 
 def leave_at_once(*signal_and_frame):

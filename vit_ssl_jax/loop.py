@@ -68,6 +68,7 @@ def take_steps(s, state, feed):
             made = feed.take(count)
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
         log.advance(count)
+        s.checkpoints.check()
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))
             seconds = s.ready.seconds + meter.seconds()

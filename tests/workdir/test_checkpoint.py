@@ -145,3 +145,22 @@ def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
         restore(tmp_path, shapes(make_state(0)))
     steps = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert steps == ["1", "2"] and not list(tmp_path.glob("damaged-*"))
+
+
+def test_a_folder_that_is_a_file_is_refused_at_the_start(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="can't be written to .*checkpoints"):
+        Checkpoints(tmp_path, keep=3)
+
+
+def test_a_folder_that_is_gone_is_noticed_by_the_next_save(tmp_path):
+    """At once, and not by Orbax's threads, which wait for minutes."""
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(make_state(1), 0.0)
+    checkpoints._manager.wait_until_finished()
+    checkpoints.check()
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="space and the right to write"):
+        checkpoints.save(make_state(2), 0.0)
+    checkpoints.close()

@@ -1,6 +1,7 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
 import contextlib
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from absl import logging
 
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError, is_exhausted
-from vit_ssl_jax.workdir.folder import find
+from vit_ssl_jax.workdir.folder import find, is_stored
 from vit_ssl_jax.workdir.restore import first_line, mismatch, shapes_of
 
 
@@ -19,14 +20,17 @@ class Checkpoints:
     def __init__(self, workdir, keep):
         """Keeps the newest `keep` checkpoints."""
         self._root = find(workdir) / "checkpoints"
-        self._manager = ocp.CheckpointManager(
-            self._root,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with explained(self._root):
+            if self._root.exists() and not self._root.is_dir():
+                raise NotADirectoryError("it is a file")
+            self._manager = ocp.CheckpointManager(
+                self._root,
+                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "run": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def latest(self):
         """Step of the newest checkpoint, None where there is none."""
@@ -35,7 +39,7 @@ class Checkpoints:
     def save(self, state, seconds):
         """Starts to save; returns once the state may be donated. `seconds` of training.
 
-        A failure of the save before is raised here.
+        Raises UserError where it can't, or the save before couldn't.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -44,7 +48,15 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
         )
-        self._manager.save(step, args=args)
+        with explained(self._root):
+            if jax.process_index() == 0 and not is_stored(self._root):
+                try_folder(self._root)
+            self._manager.save(step, args=args)
+
+    def check(self):
+        """Raises UserError where a save that was started has failed."""
+        with explained(self._root):
+            self._manager.check_for_errors()
 
     def restore(self, *likes):
         """Restores the newest whole checkpoint: `(state, seconds)`, or None.
@@ -107,9 +119,38 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self):
-        """Waits for the last save and raises its error, if any."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last save; raises UserError where it failed."""
+        with explained(self._root):
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+
+def try_folder(root):
+    """Makes and removes a folder in `root`; raises OSError where it can't.
+
+    What fails in Orbax's threads is noticed later, and they wait for minutes then.
+    """
+    trial = root / f".try-{os.getpid()}"
+    with contextlib.suppress(FileExistsError):  # of one that was killed here
+        trial.mkdir()
+    trial.rmdir()
+
+
+@contextlib.contextmanager
+def explained(root):
+    """Turns what storage fails with inside into one message about the folder `root`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_exhausted(error):
+            raise
+        raise UserError(
+            f"a checkpoint can't be written to {root} ({first_line(error)}); see that "
+            "there is space and the right to write, then the same command goes on from "
+            "the last whole one"
+        ) from error
 
 
 def _move(folder, target):
