@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vit_ssl_jax import evaluators, finished, partition
-from vit_ssl_jax.data import sources
+from vit_ssl_jax.data import pairs, sources
 from vit_ssl_jax.distributed.signals import Stopped, stop_on_signal
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
@@ -74,9 +74,11 @@ def open_tasks(config, say):
     tasks, why = {}, ""
     for name, task in config.tasks.items():
         try:
+            maps = wanted(choose_evaluators(config, task)[0], "maps")
+            opener = pairs.open_pairs if maps else open_source
             for split in filter(None, (task[key] for key in SPLITS)):
-                source = open_source(task.set, task.dir, split, label=task.label)
-                if not source.num_classes:
+                source = opener(task.set, task.dir, split, label=task.label)
+                if not source.num_classes and not maps:
                     raise UserError(f"{source.name} has no labels")
         except UserError as error:
             why = f"config.tasks.{name}: {error}"
@@ -191,11 +193,15 @@ def choose_evaluators(config, task):
     """
     splits = dict(bank=task.train, select=task.select, queries=task.test)
     task_settings = dict(splits, split=task.test, metric=task.metric)
-    evals, whole = {}, False
+    evals = {}
     for name, settings in config.evals.to_dict().items():
         known = evaluators.keys(name)
         told = {key: value for key, value in task_settings.items() if key in known}
         evals[name] = settings | told
-        c = evaluators.read_config(name, evals[name])
-        whole |= evaluators.find(name).wants(c).model
-    return evals, whole
+    return evals, wanted(evals, "model")
+
+
+def wanted(evals, what):
+    """Whether one of the evaluators, `{name: settings}`, wants `what`, of `Wants`."""
+    configs = {name: evaluators.read_config(name, evals[name]) for name in evals}
+    return any(getattr(evaluators.find(n).wants(c), what) for n, c in configs.items())

@@ -20,7 +20,10 @@ FREE = {
 }
 
 # Metrics that are shares, told in per cent.
-PER_CENT = ("top1", "top5", "mean_per_class", "std")
+PER_CENT = (
+    *("top1", "top5", "mean_per_class", "std"),
+    *("miou", "pixel_accuracy", "mean_accuracy", "delta1"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

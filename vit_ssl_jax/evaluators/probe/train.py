@@ -111,6 +111,15 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
 
     how = dict(steps=steps, advance=advance, stop_requested=stop_requested, say=say)
     run = functools.partial(loop, config, feed, **how)
+    return resume(folder, init, whole, run)
+
+
+def resume(folder, init, whole, run):
+    """What `run(state, save)` returns, begun by `init()` or where `folder` is.
+
+    `save(state)` saves there; without a folder it does nothing. `whole` is the sharding
+    of the state.
+    """
     if not folder:
         return run(init(), lambda state: None)
     with contextlib.closing(checkpoint.Checkpoints(folder, 1)) as saved:
@@ -123,7 +132,9 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
         )
 
 
-def loop(config, feed, state, save, *, advance, steps, stop_requested, say):
+def loop(
+    config, feed, state, save, *, advance, steps, stop_requested, say, name="probe"
+):
     """Steps until the end or until a stop is requested; returns the state, saved."""
     start = int(state.step)
     batches = feed.batches(start)
@@ -133,7 +144,7 @@ def loop(config, feed, state, save, *, advance, steps, stop_requested, say):
         state, losses = advance(state, next(batches))
         if done % -(-steps // 10) == 0:
             least = min(float(x.min()) for x in jax.device_get(losses).values())
-            say(f"probe: step {done} of {steps}, lowest loss of a head {least:.4f}")
+            say(f"{name}: step {done} of {steps}, lowest loss of a head {least:.4f}")
         if done % config.checkpoint_every == 0:
             save(state)
     save(state)
