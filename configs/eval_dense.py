@@ -103,6 +103,7 @@ def get_config(name="ade20k"):
             set=data,
             dir="",
             label="",  # of a TFDS set, the feature of the map; "": the only one
+            list="",  # a file of the names of the images to learn from; "": all
             train=train,
             select="",
             test=test,

@@ -27,6 +27,7 @@ def get_config(directory=""):
             set="folder",
             dir=directory,
             label="",
+            list="",  # a file of the names of the images to learn from; "": all
             train="train",
             select="",
             test="test",

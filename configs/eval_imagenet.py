@@ -23,6 +23,7 @@ def get_config():
             set="imagenet2012",
             dir="",  # "": ~/tensorflow_datasets
             label="",
+            list="",  # a file of the names of the images to learn from; "": all
             train="train",
             select="",
             test="validation",

@@ -20,6 +20,7 @@ def get_config():
             set="embedded",
             dir="",
             label="",
+            list="",  # a file of the names of the images to learn from; "": all
             train="train",
             select="",
             test="test",

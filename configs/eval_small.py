@@ -29,6 +29,7 @@ def get_config():
             set=data,
             dir="",  # "": ~/tensorflow_datasets
             label="",
+            list="",  # a file of the names of the images to learn from; "": all
             train="train",
             select="",
             test="test",

@@ -130,6 +130,7 @@ def get_config():
             set=data,
             dir="",  # "": ~/tensorflow_datasets
             label=label,
+            list="",  # a file of the names of the images to learn from; "": all
             train=f"{train}[:800]",
             select=select,
             test=test,
@@ -149,13 +150,18 @@ def get_config():
         probe=dict(
             readouts=((1, "mean"), (4, "mean")),
             batch_norm=(True,),
+            norm_group=0,  # images that are normalised together; 0: the batch
             optimizer="sgd",
             momentum=0.9,
+            nesterov=False,
             rates=(0.01, 0.03, 0.1, 0.3, 1.0),
             rate_batch=0,  # 0: for any batch
             decays=(0.0, 1e-4, 1e-2),
+            decay_bias=False,  # weight decay of kernels alone
             schedule="cosine",
             step_epochs=0.0,
+            milestones=(),
+            rate_end=0.0,  # of "cosine", as a share of the peak
             warmup_epochs=0.0,
             epochs=100.0,
             epoch_steps=0,  # 0: a pass over the images

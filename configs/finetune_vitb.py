@@ -71,6 +71,7 @@ def get_config(recipe="mae"):
         name="adamw",
         schedule="cosine",
         layer_decay=0.65,  # paper, table 9: 0.75
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=5e-4,  # of lr_batch images; paper, table 9: 1e-3
         lr_batch=256,
         lr_start=0.0,
@@ -94,6 +95,7 @@ def get_config(recipe="mae"):
         labels=True,
         label="",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -130,6 +132,7 @@ def get_config(recipe="mae"):
             split="validation",
             label="",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
         classify_real=dict(
@@ -139,6 +142,7 @@ def get_config(recipe="mae"):
             split="validation",
             label="real_label",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
         classify_v2=dict(
@@ -148,6 +152,7 @@ def get_config(recipe="mae"):
             split="test",
             label="label",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
     )

@@ -63,6 +63,7 @@ def get_config():
         name="adamw",
         schedule="cosine",
         layer_decay=0.75,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=1e-3,  # of lr_batch images
         lr_batch=256,
         lr_start=0.0,
@@ -86,6 +87,7 @@ def get_config():
         labels=True,
         label="",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -122,6 +124,7 @@ def get_config():
             split="validation",
             label="",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
         classify_real=dict(
@@ -131,6 +134,7 @@ def get_config():
             split="validation",
             label="real_label",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
         classify_v2=dict(
@@ -140,6 +144,7 @@ def get_config():
             split="test",
             label="label",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
     )

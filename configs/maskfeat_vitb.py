@@ -66,6 +66,7 @@ def get_config(variant=""):
         name="adamw",
         schedule="cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=2e-4,  # of lr_batch images: 1.6e-3 at 2048
         lr_batch=256,
         # SlowFast scales these, too: 1e-6 of 256 images.
@@ -90,6 +91,7 @@ def get_config(variant=""):
         labels=True,
         label="",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none

@@ -148,6 +148,7 @@ def get_config(choice="mae"):
         name="adamw",
         schedule="cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=0.0,  # 0: by the batch, absolute
         lr_batch=0,
         lr_start=0.0,
@@ -171,6 +172,7 @@ def get_config(choice="mae"):
         labels=True,
         label="",
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -228,6 +230,7 @@ def get_config(choice="mae"):
                 split="test",
                 label="",
                 label_map=(),
+                only_present=False,
                 metric="top1",
             )
         )

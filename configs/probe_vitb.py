@@ -9,7 +9,8 @@ protocol's grid train at once on one pass of the encoder over the augmented imag
 best head of a sweep is chosen on 1 % of the training images that no head saw; the papers
 choose on the validation images. MAE's one head learns from all of them.
 
-mae: class token, batch norm without affine, LARS (He et al., 2022, table 10).
+mae: class token, batch norm without affine by each 512 images, a GPU's, LARS (He et al.,
+    2022, table 10). `config.evals.probe.norm_group=0` is by the whole batch.
 ijepa: mean of the last layer and of the last four side by side, with and without batch
     norm, LARS, the sweep of its appendix A.2. `config.evals.probe.batch_norm=(False,)` is
     the plain linear head alone.
@@ -25,11 +26,13 @@ GRIDS = {
     "mae": dict(
         readouts=((1, "cls"),),
         batch_norm=(True,),
+        norm_group=512,  # images normalised together: those of a GPU; 0: the batch
         optimizer="lars",
         rates=(0.1,),
         decays=(0.0,),
         schedule="cosine",
         step_epochs=0.0,
+        milestones=(),
         warmup_epochs=10.0,
         epochs=90.0,
         epoch_steps=0,  # 0: a pass over the images
@@ -40,11 +43,13 @@ GRIDS = {
     "ijepa": dict(
         readouts=((1, "mean"), (4, "mean")),
         batch_norm=(False, True),
+        norm_group=0,
         optimizer="lars",
         rates=(0.01, 0.05, 0.001),
         decays=(5e-4, 0.0),
         schedule="step",  # a tenth every step_epochs
         step_epochs=15.0,
+        milestones=(),
         warmup_epochs=0.0,
         epochs=50.0,
         epoch_steps=0,
@@ -55,6 +60,7 @@ GRIDS = {
     "dinov2": dict(
         readouts=((1, "cls"), (4, "cls"), (1, "cls+mean"), (4, "cls+mean")),
         batch_norm=(False,),
+        norm_group=0,
         optimizer="sgd",
         rates=(
             *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4),
@@ -63,6 +69,7 @@ GRIDS = {
         decays=(0.0,),
         schedule="cosine",
         step_epochs=0.0,
+        milestones=(),
         warmup_epochs=0.0,
         epochs=10.0,
         epoch_steps=1250,
@@ -87,6 +94,7 @@ def get_config(recipe="mae"):
             set="imagenet2012",
             dir="",  # "": ~/tensorflow_datasets
             label="",
+            list="",  # a file of the names of the images to learn from; "": all
             train="train[:99%]" if sweep else "train",
             select="train[99%:]" if sweep else "",
             test="validation",
@@ -102,6 +110,9 @@ def get_config(recipe="mae"):
         probe=dict(
             **GRIDS[recipe],
             momentum=0.9,
+            nesterov=False,
+            decay_bias=False,  # weight decay of kernels alone
+            rate_end=0.0,  # of "cosine", as a share of the peak
             rate_batch=256,  # rates are for so many images; 0: for any batch
             augment=True,  # False: features of plain images, kept
             crop=(0.08, 1.0),

@@ -87,6 +87,7 @@ def get_config(recipe="upstream"):
         name="adamw",
         schedule="quarter_cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=1e-3,
         lr_batch=0,
         lr_start=0.0,
@@ -110,6 +111,7 @@ def get_config(recipe="upstream"):
         labels=True,
         label="",
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -138,7 +140,15 @@ def get_config(recipe="upstream"):
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=0, images=512, policy="warn")
-    labelled = dict(set="", dir="", split="test", label="", label_map=(), metric="top1")
+    labelled = dict(
+        set="",
+        dir="",
+        split="test",
+        label="",
+        label_map=(),
+        only_present=False,
+        metric="top1",
+    )
     config.evals = (
         dict(pretext=dict(every_epochs=0.0, split="test"))
         if upstream

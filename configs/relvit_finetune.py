@@ -110,6 +110,7 @@ def get_config(name=""):
         name="adamw",
         schedule="quarter_cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=5e-4,
         lr_batch=0,  # 0: absolute, not scaled by the batch
         lr_start=0.0,
@@ -134,6 +135,7 @@ def get_config(name=""):
         # Its feature or rule, "": the first class label. Here not "coarse_label".
         label="label" if name == "cifar100" else "",
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -170,6 +172,7 @@ def get_config(name=""):
             split=held_out,
             label="",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
     )

@@ -93,6 +93,7 @@ def get_config(recipe="imagenet"):
         name="sgd",  # the code keeps the momentum in bfloat16
         schedule="cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=rate,  # vit_jax: 0.03, B/16 on CIFAR-10 0.01
         lr_batch=0,
         lr_start=0.0,
@@ -116,6 +117,7 @@ def get_config(recipe="imagenet"):
         labels=True,
         label="label",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -153,6 +155,7 @@ def get_config(recipe="imagenet"):
             split="validation" if recipe == "imagenet" else "test",
             label="",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
     )
@@ -164,6 +167,7 @@ def get_config(recipe="imagenet"):
             split="validation",
             label="real_label",
             label_map=(),
+            only_present=False,
             metric="top1",
         )
         config.evals.classify_v2 = dict(
@@ -173,6 +177,7 @@ def get_config(recipe="imagenet"):
             split="test",
             label="label",
             label_map=(),
+            only_present=False,
             metric="top1",
         )
     return config

@@ -137,6 +137,7 @@ def get_config(task=""):
         name="sgd",  # the code keeps the momentum in bfloat16
         schedule="cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=0.01,
         lr_batch=0,
         lr_start=0.0,
@@ -160,6 +161,7 @@ def get_config(task=""):
         labels=True,
         label=label,  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
@@ -196,6 +198,7 @@ def get_config(task=""):
             split=test,
             label="",
             label_map=(),
+            only_present=False,
             metric="top1",
         ),
     )

@@ -23,6 +23,11 @@ GRID = dict(
     decays=(0.0,),
     schedule="cosine",
     step_epochs=0.0,
+    milestones=(),
+    rate_end=0.0,
+    norm_group=0,
+    nesterov=False,
+    decay_bias=False,
     warmup_epochs=0.0,
     epochs=1.0,
     epoch_steps=0,
@@ -50,7 +55,7 @@ def trained(tmp_path_factory):
         config.method = supervised.copy_and_resolve_references()
         config.method.ema = 0.5
         judge = dict(every_epochs=0.0, split="test[:100]", metric="mean_per_class")
-        judge |= dict(set="", dir="", label="", label_map=())
+        judge |= dict(set="", dir="", label="", label_map=(), only_present=False)
         config.evals = ConfigDict(dict(classify=judge))
     train.train(config, folder / "supervised")
     return folder
@@ -161,7 +166,7 @@ def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
 
 def test_a_classifier_is_judged_with_and_without_averaging(trained):
     config = suite(fake=dict(train=""))
-    config.evals = ConfigDict(dict(classify=dict(label_map=())))
+    config.evals = ConfigDict(dict(classify=dict(label_map=(), only_present=False)))
     (results,) = evaluate.evaluate(config, [str(trained / "supervised")]).values()
     found = {k.removeprefix("fake/"): v for k, v in results.items()}
     assert set(found) == {

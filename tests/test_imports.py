@@ -31,7 +31,7 @@ FLOORS = [
     ],
     ["models"],
     ["methods"],
-    ["step", "data", "interop"],
+    ["step", "freezing", "data", "interop"],
     ["evaluators", "build", "console", "memory", "tokens"],
     ["weights", "openers"],
     ["pretrained", "train_data"],

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import methods, optim, own, partition, recipes, step
+from vit_ssl_jax import freezing, methods, optim, own, partition, recipes, step
 from vit_ssl_jax.checks import check_config
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
@@ -109,6 +109,8 @@ def make_run(config, devices=None):
         epochs=config.epochs,
         batch_size=config.batch_size,
     )
+    blocks = config.optim.get("train_blocks", -1)
+    optimizer = freezing.freeze(optimizer, blocks, model.encoder.depth)
     program = step.make_program(
         model.method,
         optimizer,

@@ -5,7 +5,7 @@ import time
 import jax
 
 import vit_ssl_jax
-from vit_ssl_jax import optim
+from vit_ssl_jax import freezing, optim
 from vit_ssl_jax.models import vit
 
 
@@ -42,6 +42,8 @@ def introduce(config, run, lines):
     if config.optim.layer_decay != 1:
         depth = run.encoder.depth
         say(optim.describe_layers(config.optim.layer_decay, depth, run.peak_rate))
+    if (blocks := config.optim.get("train_blocks", -1)) >= 0:
+        say(freezing.describe(blocks, run.encoder.depth))
 
 
 def say_start(run, done, lines, changed):

@@ -1,5 +1,6 @@
 """Judges finished encoders: every task of a suite, by every evaluator; for `evaluate`."""
 
+import collections
 import functools
 import hashlib
 import json
@@ -8,7 +9,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import evaluators, finished, partition
+from vit_ssl_jax import evaluators, finished, openers, partition
 from vit_ssl_jax.data import pairs, sources
 from vit_ssl_jax.distributed.signals import Stopped, stop_on_signal
 from vit_ssl_jax.errors import UserError
@@ -18,6 +19,7 @@ from vit_ssl_jax.workdir.folder import open_workdir, replace
 from vit_ssl_jax.xla import cache
 
 SPLITS = ("train", "select", "test")
+AS_TRAINED = -1  # of a task's `resize`
 PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
 
 
@@ -71,29 +73,49 @@ def flat_settings(config):
 
 def open_tasks(config, say):
     """The tasks whose data is there; a line says which are not, and why."""
-    tasks, why = {}, ""
+    tasks, off, why = {}, collections.Counter(), ""
     for name, task in config.tasks.items():
         try:
             maps = wanted(choose_evaluators(config, task)[0], "maps")
-            opener = pairs.open_pairs if maps else open_source
+            open_source = opener(task, maps)
             for split in filter(None, (task[key] for key in SPLITS)):
-                source = opener(task.set, task.dir, split, label=task.label)
+                source = open_source(task.set, task.dir, split, label=task.label)
                 if not source.num_classes and not maps:
                     raise UserError(f"{source.name} has no labels")
         except UserError as error:
             why = f"config.tasks.{name}: {error}"
-            say(f"task {name} is off: {why}")
+            kind = (
+                f"{task.group} ({task.set.partition('/')[0]})" if task.group else name
+            )
+            if not off[kind]:
+                say(f"task {name} is off: {why}")
+            off[kind] += 1
             continue
         tasks[name] = task
+    for kind, count in off.items():
+        if count > 1:
+            say(f"{count - 1} more tasks of {kind} are off, too")
     if not tasks:
         raise UserError(f"no task can be evaluated; the last one said: {why}")
     return tasks
 
 
-def open_source(name, directory, split, **kinds):
-    """As `sources.open_source`; a folder without a test split holds some images out."""
-    held = dict(hold_out=True) if name in sources.FILES else {}
-    return sources.open_source(name, directory, split, **kinds, **held)
+def opener(task, maps=False):
+    """What opens a task's splits, as `sources.open_source`; `maps`: images with maps.
+
+    Its list of names is for the splits that are learned from. Of a folder without a test
+    split some images are held out, where one is asked for.
+    """
+    if maps and task.get("list", ""):
+        raise UserError("list: images with maps are all learned from; set list=''")
+    if maps:
+        return pairs.open_pairs
+    kinds = {}
+    if path := task.get("list", ""):
+        kinds["lists"] = openers.lists_of(path, task.train)
+    if task.set in sources.FILES:
+        kinds["hold_out"] = openers.asks_for_test(task[key] for key in SPLITS)
+    return functools.partial(sources.open_source, **kinds)
 
 
 def run_tasks(config, tasks, trained, file, stop_requested, say):
@@ -103,10 +125,10 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
     """
     folder, content = trained.folder, {}
     # Tasks of one size share the model, and its compiled forward pass.
-    load = functools.lru_cache(1)(
-        functools.partial(
-            finished.load_encoder, trained, partition.make_mesh(config.mesh)
-        )
+    mesh = partition.make_mesh(config.mesh)
+    load, load_whole = (
+        functools.lru_cache(1)(functools.partial(loader, trained, mesh))
+        for loader in (finished.load_encoder, finished.load_model)
     )
     if file.exists():
         content = json.loads(file.read_text())
@@ -119,7 +141,8 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
                 name,
                 task,
                 trained,
-                load,
+                load=load,
+                load_whole=load_whole,
                 folder=out,
                 stop_requested=stop_requested,
                 say=say,
@@ -142,16 +165,18 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
     return results
 
 
-def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
+def run_task(
+    config, name, task, trained, *, load, load_whole, folder, stop_requested, say
+):
     """Runs all evaluators on a task: `{evaluator/metric: float}`.
 
-    `load` is `finished.load_encoder` of the checkpoint.
+    `load` is `finished.load_encoder` of the checkpoint, `load_whole` its `load_model`.
     """
     size = tuple(task.size or trained.config.data.size)
     evals, whole = choose_evaluators(config, task)
     if whole:
         finished.check_size(trained, size, f"config.tasks.{name}.size")
-        model, state = finished.load_model(trained, partition.make_mesh(config.mesh))
+        model, state = load_whole()
     else:
         model, state, lines = load(size)
         for line in lines[1:]:
@@ -161,11 +186,14 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
         dir=task.dir,
         label=task.label,
         size=size,
-        resize=task.resize or min(size),
-        squash=task.squash,
-        interpolation=task.interpolation,
+        **prepared_as(task, trained.config.data, size),
         eval_batch_size=config.eval_batch_size,
     )
+    if task.resize == AS_TRAINED or not task.interpolation:
+        resized = f"{'sides' if data['squash'] else 'short side'} {data['resize']}"
+        say(
+            f"task {name}: {resized}, {data['interpolation']}, as the model was trained"
+        )
     with_baselines = config.get("baselines", False)  # configs/eval_folder.py has them
     suite = Suite(
         ConfigDict(dict(data=data, evals=evals)),
@@ -174,7 +202,7 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
         say=say,
         folder=folder,
         stop_requested=stop_requested,
-        open_source=open_source,
+        open_source=opener(task),
         strict=not with_baselines,
     )
     if not suite.names:
@@ -183,6 +211,18 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
     if with_baselines:
         metrics |= suite.evaluate_baselines(finished.untrained(model, state))
     return {key.removeprefix("eval/"): value for key, value in metrics.items()}
+
+
+def prepared_as(task, trained, size):
+    """How a task's images are resized; what it leaves open is that of training.
+
+    `trained` is the checkpoint's `config.data`, `size` that of the images.
+    """
+    resize, squash = task.resize or min(size), task.squash
+    if task.resize == AS_TRAINED:
+        resize, squash = finished.scale_resize(trained, size), trained.squash
+    interpolation = task.interpolation or trained.interpolation
+    return dict(resize=resize, squash=squash, interpolation=interpolation)
 
 
 def choose_evaluators(config, task):

@@ -12,12 +12,19 @@ def make_opener(config, data=None):
     """What opens the run's data: `sources.open_source`, or `data` from Python.
 
     `data` is then what the config names: `config.data.name` becomes "given". What
-    config.data says of files is told to the run's own data, not to other sets. Without
-    a test split a folder holds a tenth out where an evaluator asks for one. Raises
-    UserError for data of a form that isn't known, and where it has to be given again.
+    config.data says of files is told to the run's own data, not to other sets; so is its
+    list of names, for the splits of config.data.split: evaluators that learn from them
+    have no other images, and those of other splits are whole. Without a test split and a
+    list a folder holds a tenth out where an evaluator asks for one. Raises UserError for
+    data of a form that isn't known, and where it has to be given again.
     """
     alpha = config.data.get("alpha", "white")
     if data is not None:
+        if config.data.get("list", ""):
+            raise UserError(
+                "config.data.list: data from Python has no file names; give the images "
+                "that are wanted, or set list=''"
+            )
         config.data.name, config.data.dir = from_python.NAME, ""
         return from_python.make_opener(data, config.data.num_classes, alpha)
     if config.data.name == from_python.NAME:
@@ -26,16 +33,33 @@ def make_opener(config, data=None):
             "train(config, workdir, data=...)"
         )
     own = config.data.name, config.data.dir
+    listed = config.data.get("list", "")
     reading = dict(alpha=alpha, labels_file=config.data.get("labels_file", ""))
     if config.data.name in sources.FILES:
         reading["extra_classes"] = config.data.get("extra_classes", "error")
-        reading["hold_out"] = holds_out(config, reading)
+        reading["hold_out"] = not listed and holds_out(config, reading)
+    if listed:
+        reading["lists"] = lists_of(listed, config.data.split)
 
     def open_source(name, directory, split, **kinds):
         told = reading if (name, directory) == own else {}
         return sources.open_source(name, directory, split, **kinds, **told)
 
     return open_source
+
+
+def lists_of(path, split):
+    """The list of names at `path` for the one split that is named: `{split: path}`.
+
+    Raises UserError for several.
+    """
+    names = {parse_split(part.strip())[0] for part in split.split("+")}
+    if len(names) > 1:
+        raise UserError(
+            f"config.data.list: {path} is for one split, but {split!r} is of "
+            f"{', '.join(sorted(names))}; name one of them"
+        )
+    return dict.fromkeys(names, path)
 
 
 def holds_out(config, reading):
@@ -65,11 +89,16 @@ def asks_for_others(config, *, labelled):
         wants = evaluators.find(name).wants(c)
         if wants.labels and not labelled:
             continue
-        parts = [p for key in wants.splits for p in getattr(c, key).split("+") if p]
-        names = [parse_split(part.strip())[0] for part in parts]
-        if {"validation", "test"} & set(map(layout.meaning_of, names)):
+        if asks_for_test(getattr(c, key) for key in wants.splits):
             return True
     return False
+
+
+def asks_for_test(splits):
+    """Whether any of some splits is a test or validation split, or a part of one."""
+    parts = [part.strip() for split in splits for part in split.split("+")]
+    names = [parse_split(part)[0] for part in parts if part]
+    return bool({"validation", "test"} & set(map(layout.meaning_of, names)))
 
 
 def add_others(source, data, open_source):

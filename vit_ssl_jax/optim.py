@@ -93,14 +93,14 @@ def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay):
     return optax.GradientTransformationExtraArgs(adam.init, update)
 
 
-def sgd(learning_rate, weight_decay, *, momentum, no_decay):
-    """SGD with momentum, the form of torch and optax; no Nesterov.
+def sgd(learning_rate, weight_decay, *, momentum, no_decay, nesterov=False):
+    """SGD with momentum, the form of torch and optax.
 
-    `m = momentum m + (g + wd w)`, `w -= rate m`; parameters named in `no_decay` aren't
-    decayed. The transfer recipe of ViT (2021, B.1.1), without decay; its code keeps `m`
+    `m = momentum m + (g + wd w)`, `w -= rate m`, with Nesterov's
+    `w -= rate (momentum m + g + wd w)`; names in `no_decay` aren't decayed. The transfer recipe of ViT (2021, B.1.1), without decay; its code keeps `m`
     in bfloat16, here it is float32.
     """
-    buffer = optax.trace(momentum)
+    buffer = optax.trace(momentum, nesterov)
 
     def update(grads, state, params, *, step):
         grads = add_decay(grads, params, weight_decay(step), no_decay)
@@ -170,7 +170,7 @@ def scale_layers(tx, decay):
 
     def update(grads, state, params, *, step):
         updates, state = tx.update(grads, state, params, step=step)
-        depth = len(jax.tree.leaves(params["encoder"]["blocks"])[0])
+        depth = max(map(len, jax.tree.leaves(params["encoder"]["blocks"])), default=0)
         scaled = jax.tree_util.tree_map_with_path(
             lambda path, x: layer_scale(path, x.shape, decay, depth) * x, updates
         )
@@ -185,6 +185,7 @@ class Optimizer:
 
     tx: optax.GradientTransformationExtraArgs
     schedules: dict[str, Callable]  # name -> function of the step, logged
+    guard: Callable = lambda params: params  # what the loss sees, see `freezing`
 
 
 def peak_rate(config, batch_size):

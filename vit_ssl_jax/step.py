@@ -67,9 +67,9 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
         targets = jax.lax.stop_gradient(targets)
 
         def loss_fn(params):
-            outputs = method.model.apply(
-                {"params": params}, views, True, rngs={"dropout": dropout_key}
-            )
+            params = {"params": optimizer.guard(params)}
+            rngs = {"dropout": dropout_key}
+            outputs = method.model.apply(params, views, True, rngs=rngs)
             return method.loss_fn(outputs, targets)
 
         out, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

@@ -11,7 +11,7 @@ from tests import runs
 from vit_ssl_jax import build, device_cache, memory, partition, step
 from vit_ssl_jax.data import whole
 from vit_ssl_jax.evaluators import classify, features, knn, pretext
-from vit_ssl_jax.evaluators.probe import heads
+from vit_ssl_jax.evaluators.probe import heads, sweep
 from vit_ssl_jax.monitors import health, online
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_compiler")]
@@ -120,7 +120,7 @@ def test_classifier(run):
 def test_grid_of_heads(run):
     made, _, compile_for = run
     settings = runs.load("probe_vitb.py", "mae").evals.probe
-    config = heads.Config(**{key: settings[key] for key in heads.FIELDS})
+    config = sweep.Config(**{key: settings[key] for key in sweep.FIELDS})
     readout = config.readouts[0]
     state = jax.eval_shape(
         functools.partial(heads.init, config, {readout: 768}, CLASSES)

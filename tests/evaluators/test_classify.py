@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from vit_ssl_jax import partition, step
+from vit_ssl_jax.data import imagenet, source
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import accuracy, classify
 
@@ -122,3 +123,44 @@ def test_a_label_map_gives_the_heads_classes(case, tiny):
     plain = evaluate(state, batches, ())
     assert evaluate(state, mapped, tuple(order)) == plain
     assert evaluate(state, mapped, ()) != plain
+
+
+def test_the_classes_of_a_part_compete_alone(case, tiny):
+    """Of the head's ten classes two: the likelier of them, as numpy picks it."""
+    method, state, batches = case
+    mesh = partition.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    evaluate = classify.make_evaluator(method, mesh, lambda image: image)
+    part = [b | {"label": b["label"] % 2} for b in batches]
+    found = evaluate(state, part, (7, 2), True)
+
+    @jax.jit
+    def logits(params, image):
+        return method.model.apply({"params": params}, {"image": image}, False)
+
+    right = []
+    for batch in part:
+        out = logits(state.params, np.float32(batch["image"]) / 255)
+        best = np.array([7, 2])[np.argmax(np.asarray(out)[:, [7, 2]], axis=1)]
+        hits = best == np.array([7, 2])[batch["label"]]
+        right += hits[batch["valid"]].tolist()
+    assert found["top1"] == pytest.approx(np.mean(right))
+    assert found["top5"] == 1.0  # of two
+    assert evaluate(state, part, (7, 2))["top5"] < 1.0  # of ten
+
+
+def source_of(names, no_label=-1):
+    return source.Source("a set", 1, lambda i: (b"", 0), str, names, no_label)
+
+
+def test_imagenets_classes_are_known_by_name():
+    wnids = imagenet.wnids()
+    assert len(wnids) == 1000 and wnids[0] == "n01440764"
+    assert list(wnids) == sorted(wnids)
+    some = wnids[107], wnids[6]
+    assert classify.by_name(source_of(some), 1000) == (107, 6)
+    assert classify.by_name(source_of(wnids), 1000) == ()  # the same numbers
+    assert classify.by_name(source_of(some), 2) == ()  # another head
+    assert classify.by_name(source_of((*some, "n00000001")), 1000) == ()
+    assert classify.by_name(source_of(("cat", "dog")), 1000) == ()
+    sets = source_of(wnids, np.zeros(1000, np.uint8))
+    assert classify.by_name(sets, 1000) == ()

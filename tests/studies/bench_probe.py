@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vit_ssl_jax import partition
 from vit_ssl_jax.evaluators import features, knn
-from vit_ssl_jax.evaluators.probe import heads
+from vit_ssl_jax.evaluators.probe import heads, sweep
 from vit_ssl_jax.models import vit
 
 READOUTS = ((1, "cls"), (4, "cls"), (1, "cls+mean"), (4, "cls+mean"))
@@ -31,7 +31,7 @@ CLASSES = 100
 
 def make_config(readouts, rates, batch_size):
     """DINOv2's grid, or a part of it."""
-    return heads.Config(
+    return sweep.Config(
         readouts=readouts,
         batch_norm=(False,),
         optimizer="sgd",
@@ -41,6 +41,11 @@ def make_config(readouts, rates, batch_size):
         decays=(0.0,),
         schedule="cosine",
         step_epochs=1.0,
+        milestones=(),
+        rate_end=0.0,
+        norm_group=0,
+        nesterov=False,
+        decay_bias=False,
         warmup_epochs=0.0,
         epochs=1.0,
         epoch_steps=100,

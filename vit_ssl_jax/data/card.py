@@ -135,9 +135,9 @@ def fingerprint(source: Source) -> str:
     """A hash of which images a source has: of files their names, sizes and times.
 
     Of a path only the last two parts count, so that a folder may move. Of more than
-    MOST files so many, evenly spread, are looked at.
+    MOST files so many, evenly spread, are looked at. A list of names is told by itself.
     """
-    digest = hashlib.sha256(str(len(source)).encode())
+    digest = hashlib.sha256(f"{len(source)}{source.chosen}".encode())
     looked_at = set(spread(source, MOST).tolist()) if source.files else ()
     for i in range(len(source) if source.files else 0):
         path = source.where(i)

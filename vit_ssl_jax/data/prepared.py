@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from etils import epath
 
-from vit_ssl_jax.data import decoding, labels, stores, unprepared
+from vit_ssl_jax.data import decoding, labels, names, stores, unprepared
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
@@ -25,12 +25,16 @@ DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Records of a split: `read(i)` is an image, encoded or pixels, and its label."""
+    """Records of a split: `read(i)` is an image, encoded or pixels, and its label.
+
+    names: gives the file names of all, in order, from a feature; None where none has them.
+    """
 
     folder: epath.Path
     length: int
     read: Callable[[int], tuple[bytes | np.ndarray, int | np.ndarray]]
     label: labels.Label
+    names: Callable[[], list[str]] | None
 
 
 def open_records(name: str, directory: str, split: str, label: str) -> Records:
@@ -62,7 +66,8 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
             image = (decoding.decode(image) > 0) * np.uint8(255)
         return image, labelling.read(record)
 
-    return Records(folder, length, read, labelling)
+    named = names.find(builder, where, split, lambda: _open_raw(builder, split))
+    return Records(folder, length, read, labelling, named)
 
 
 def open_builder(name: str, directory: str, split: str):
@@ -84,11 +89,7 @@ def open_features(
     """The number of records, and i -> some features of record i, images encoded."""
     import tensorflow_datasets as tfds
 
-    data = builder.as_data_source(
-        split=split,
-        file_format=FORMAT,
-        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-    )
+    data = _open_raw(builder, split)
     _check_files(where, builder.info.splits[split])
     chosen = {key: builder.info.features[key] for key in keys}
     images = [key for key, f in chosen.items() if isinstance(f, tfds.features.Image)]
@@ -105,6 +106,16 @@ def open_features(
             raise OSError(f"record {i} of {where}: {error}") from error
 
     return len(data), read
+
+
+def _open_raw(builder, split: str):
+    """The records of a split by number, as they are written."""
+    import tensorflow_datasets as tfds
+
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return builder.as_data_source(
+        split=split, file_format=FORMAT, deserialize_method=raw
+    )
 
 
 def _count_classes(builder, where: str, key: str) -> int:

@@ -35,6 +35,9 @@ class Source:
     quick: whether JPEGs are decoded faster and less exactly, see `decoding.decode`.
     portable: whether it can be sent to another process, which reads it there.
     parts: of a mixture: `(length, weight)` of each of its sets, see `mixture`.
+    names: gives the file names of all images, in their order, with as much of the path
+        as is known; None where they have none.
+    chosen: of images chosen by a list: a hash of it; "": all of them.
     broken: numbers of the images that could not be decoded; the readers in
         `reading` add to it, and it is all of a source that ever changes.
     """
@@ -51,6 +54,8 @@ class Source:
     quick: bool = False
     portable: bool = False
     parts: tuple[tuple[int, float], ...] = ()
+    names: Callable[[], list[str]] | None = None
+    chosen: str = ""
     broken: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:

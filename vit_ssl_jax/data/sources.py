@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from vit_ssl_jax.data import (
     embedded,
     folder,
     huggingface,
+    listing,
     prepared,
     stores,
     tars,
@@ -31,6 +33,7 @@ def open_source(
     labels: bool = True,
     label: str = "",
     alpha: str = "white",
+    lists: Mapping[str, str] | None = None,
     **of_folder,
 ) -> Source:
     """Opens a split of a data set; reads no image yet.
@@ -44,23 +47,14 @@ def open_source(
     label: of a TFDS set, a feature's name or a rule (see `labels.find_label`); "": its
         first class.
     alpha: what lies behind transparent images, "white" or "black".
+    lists: files of names by split: of those splits only the images that they name are
+        there, see `listing.keep_listed`.
     of_folder: labels_file, extra_classes, hold_out of `folder.find_images`; a labels
         file is refused for any other set.
 
     Raises UserError when the set, the split, its slice or the label doesn't exist.
     """
-    if label and name in ("embedded", "fake", *FILES):
-        raise UserError(
-            f"config.data.label: {label!r} chooses among the labels of a prepared set, "
-            f"but {name} has one at most; set label=''"
-        )
-    if alpha not in decoding.ALPHA:
-        raise UserError(f"config.data.alpha: {alpha!r} is neither white nor black")
-    if of_folder.get("labels_file") and name not in FILES:
-        raise UserError(
-            f"config.data.labels_file: {name} has labels of its own; it is for images in "
-            "a folder (config.data.name='folder')"
-        )
+    _check_told(name, label, alpha, of_folder.get("labels_file", ""))
 
     @functools.cache
     def open_whole(split_name: str) -> Source:
@@ -69,10 +63,28 @@ def open_source(
             source = opener(directory, split_name, labels=labels, **of_folder)
         else:
             source = _open_whole(name, directory, split_name, label if labels else "")
-        source = dataclasses.replace(source, alpha=alpha)
+        if path := (lists or {}).get(split_name):
+            source = listing.keep_listed(source, path)
+        source = dataclasses.replace(source, alpha=alpha, names=None)
         return source if labels else without_labels(source)
 
     return cut(split, open_whole)
+
+
+def _check_told(name: str, label: str, alpha: str, labels_file: str) -> None:
+    """Raises UserError for what can't be told of this set."""
+    if label and name in ("embedded", "fake", *FILES):
+        raise UserError(
+            f"config.data.label: {label!r} chooses among the labels of a prepared set, "
+            f"but {name} has one at most; set label=''"
+        )
+    if alpha not in decoding.ALPHA:
+        raise UserError(f"config.data.alpha: {alpha!r} is neither white nor black")
+    if labels_file and name not in FILES:
+        raise UserError(
+            f"config.data.labels_file: {name} has labels of its own; it is for images in "
+            "a folder (config.data.name='folder')"
+        )
 
 
 def _open_whole(name: str, directory: str, split: str, label: str) -> Source:
@@ -141,6 +153,7 @@ def _open_folder(directory: str, split: str, **reading) -> Source:
         notes=images.notes,
         files=not stored,
         portable=True,
+        names=lambda: [str(path) for path in images.paths],
     )
 
 
@@ -154,6 +167,7 @@ def _open_prepared(name: str, directory: str, split: str, label: str) -> Source:
         class_names=records.label.class_names,
         no_label=records.label.none,
         portable=True,
+        names=records.names,
     )
 
 

@@ -54,4 +54,5 @@ def open_archives(
         class_names=images.class_names,
         notes=images.notes,
         portable=True,
+        names=lambda: [str(path) for path in images.paths],
     )

@@ -1,17 +1,24 @@
-"""A classifier on labelled images: top-1, top-5, mean per class, ReaL's label sets."""
+"""A classifier on labelled images: top-1, top-5, mean per class, ReaL's label sets.
+
+Images of ImageNet's classes are known by the names of these, WordNet ids, whatever their
+number: the 200 of ImageNet-A and -R, say.
+"""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 
 from vit_ssl_jax import partition
+from vit_ssl_jax.data import imagenet
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import Wants, accuracy
 from vit_ssl_jax.evaluators.banks import check_labels
 from vit_ssl_jax.ops import images
 
 PER_CLASS = "mean_per_class"
+BEST = 5  # answers to an image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +27,7 @@ class Config:
 
     split: str
     label_map: tuple  # the head's class of each class of the data; (): the same
+    only_present: bool  # classes that no image of the split has can't be an answer
     metric: str  # "mean_per_class" adds that
 
 
@@ -39,18 +47,21 @@ def check(c, run, open_split):
             "only config.method.name='supervised' makes a classifier; leave it out"
         )
     source = open_split("split")
-    if np.ndim(source.no_label) and c.label_map:
-        raise UserError("label_map: the images here have sets of classes")
+    for key in ("label_map", "only_present"):
+        if np.ndim(source.no_label) and getattr(c, key):
+            raise UserError(f"{key}: the images here have sets of classes")
     head = run.method.model.num_classes
-    check_head(source.num_classes, head, c.label_map)
+    check_head(source.num_classes, head, c.label_map or by_name(source, head))
 
 
 def make(c, run):
     """Makes `evaluate(state, inputs)` over the run's mesh."""
     judge = make_evaluator(run.method, run.mesh, run.normalize)
+    head = run.method.model.num_classes
 
     def evaluate(state, inputs):
-        metrics = judge(state, inputs.plain("split"), c.label_map)
+        label_map = c.label_map or by_name(inputs.source("split"), head)
+        metrics = judge(state, inputs.plain("split"), label_map, c.only_present)
         if c.metric == PER_CLASS:
             return metrics
         return {k: v for k, v in metrics.items() if not k.endswith(PER_CLASS)}
@@ -58,32 +69,50 @@ def make(c, run):
     return evaluate
 
 
-def make_ranker(method, normalize):
-    """Makes `best(params, image uint8 [B H W 3]) -> [B 5]`, likeliest class first.
+def by_name(source, head):
+    """The head's class of each class of a source by WordNet id; () where that says nothing.
 
-    To be jitted. With fewer than five classes it gives all of them.
+    A head of 1,000 classes is taken for one of ImageNet's. Sets of classes aren't mapped.
+    """
+    if head != imagenet.CLASSES or np.ndim(source.no_label):
+        return ()
+    numbers = imagenet.numbers_of(source.class_names)
+    return () if numbers == tuple(range(head)) else numbers
+
+
+def make_ranker(method, normalize, count=BEST):
+    """Makes `best(params, image uint8 [B H W 3]) -> [B count]`, likeliest class first.
+
+    To be jitted. With fewer than `count` classes it gives all of them.
     """
 
     def best(params, image):
         image = normalize(images.to_float(image))
         logits = method.logits(params, image)
-        return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+        return jax.lax.top_k(logits, min(count, logits.shape[-1]))[1]
 
     return best
 
 
+@functools.lru_cache(1)
 def make_evaluator(method, mesh, normalize):
-    """Makes `evaluate(state, batches, label_map) -> {metric: float}` of a classifier.
+    """Makes `evaluate(state, batches, label_map, only_present) -> {metric: float}`.
 
     Where the run keeps averaged weights, `ema/...` has their metrics beside those of
-    the weights themselves. `batches` come from `data.pipeline.eval_batches`; what only
-    fills the last one, and images that couldn't be read, count for nothing.
+    the weights themselves. With `only_present` the likeliest of the classes that occur is
+    the answer (ImageNet-A's and -R's code: of their 200). `batches` come from
+    `data.pipeline.eval_batches`; what only fills the last one, and images that couldn't be
+    read, count for nothing. The newest is kept: a suite of many sets compiles it once.
     """
 
     whole = partition.replicated(mesh)
-    best = jax.jit(make_ranker(method, normalize), out_shardings=whole)
 
-    def evaluate(state, batches, label_map):
+    @functools.cache
+    def ranker(count):
+        return jax.jit(make_ranker(method, normalize, count), out_shardings=whole)
+
+    def evaluate(state, batches, label_map, only_present=False):
+        best = ranker(method.model.num_classes if only_present else BEST)
         weights = {"": state.params}
         if method.averages:
             weights["ema/"] = state.ema
@@ -100,6 +129,9 @@ def make_evaluator(method, mesh, normalize):
             check_labels("classify", labels)
         if label_map:
             labels = np.asarray(label_map)[labels]
+        if only_present:
+            some = np.unique(labels)
+            ranked = {n: [among(r, some) for r in rows] for n, rows in ranked.items()}
         return {
             name + metric: value
             for name, rows in ranked.items()
@@ -107,6 +139,13 @@ def make_evaluator(method, mesh, normalize):
         }
 
     return evaluate
+
+
+def among(ranked, some):
+    """The first BEST of ranked classes that are among some: `[B C] -> [B BEST]`."""
+    absent = ~np.isin(ranked, some)
+    order = np.argsort(absent, axis=1, kind="stable")[:, :BEST]
+    return np.take_along_axis(ranked, order, axis=1)
 
 
 def check_head(classes, head, label_map):

@@ -21,7 +21,7 @@ FREE = {
 
 # Metrics that are shares, told in per cent.
 PER_CENT = (
-    *("top1", "top5", "mean_per_class", "std"),
+    *("top1", "top5", "mean_per_class", "std", "/ce", "/mce"),
     *("miou", "pixel_accuracy", "mean_accuracy", "delta1"),
 )
 

@@ -4,16 +4,21 @@ import statistics
 
 from etils import epath
 
-from vit_ssl_jax.results import runs
+from vit_ssl_jax.results import robustness, runs
 
 
 def averages(config, done, results):
-    """Means over the tasks of a group, and over all that have one, of what all report."""
+    """Means over the tasks of a group, and over all that have one, of what all report.
+
+    Of ImageNet-C its own mean, too.
+    """
     groups = {}
     for name in config.tasks:
         if group := config.tasks[name].group:
             groups.setdefault("mean", []).append(name)
             groups.setdefault(group, []).append(name)
+    if len(groups) == 2:
+        del groups["mean"]  # there is but one group
     means = {}
     for group, names in groups.items():
         if len(names) < 2 or not all(name in done for name in names):
@@ -22,7 +27,7 @@ def averages(config, done, results):
         for key in sorted(common):
             values = [results[f"{name}/{key}"] for name in names]
             means[f"{group}/{key}"] = statistics.mean(values)
-    return means
+    return means | robustness.errors(done)
 
 
 def table(by_checkpoint):

@@ -13,7 +13,7 @@ import pytest
 from vit_ssl_jax import evaluators
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import probe
-from vit_ssl_jax.evaluators.probe import heads
+from vit_ssl_jax.evaluators.probe import heads, sweep
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 NUMBERS = dict(
@@ -26,6 +26,11 @@ NUMBERS = dict(
     decays=(0.0, 0.01),
     schedule="cosine",
     step_epochs=15.0,
+    milestones=(),
+    rate_end=0.0,
+    norm_group=0,
+    nesterov=False,
+    decay_bias=False,
     warmup_epochs=1.0,
     epochs=4.0,
     epoch_steps=5,
@@ -40,7 +45,7 @@ WIDTHS, CLASSES = {(1, "mean"): 6, (2, "cls"): 9}, 3
 
 def make(**changes):
     """A config."""
-    return heads.Config(**NUMBERS | changes)
+    return sweep.Config(**NUMBERS | changes)
 
 
 def batch(number):

@@ -10,7 +10,7 @@ import pytest
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import features
-from vit_ssl_jax.evaluators.probe import feeds, heads, train
+from vit_ssl_jax.evaluators.probe import feeds, sweep, train
 
 NUMBERS = dict(
     readouts=((1, "mean"), (2, "mean")),
@@ -22,6 +22,11 @@ NUMBERS = dict(
     decays=(0.0,),
     schedule="cosine",
     step_epochs=1.0,
+    milestones=(),
+    rate_end=0.0,
+    norm_group=0,
+    nesterov=False,
+    decay_bias=False,
     warmup_epochs=0.0,
     epochs=4.0,
     epoch_steps=0,
@@ -36,7 +41,7 @@ GOOD = "last2_mean_bn_sgd0.9_lr0.5_wd0_cosine_ep4_b16_cached_seed0"
 
 def make(**changes):
     """A config."""
-    return heads.Config(**NUMBERS | changes)
+    return sweep.Config(**NUMBERS | changes)
 
 
 def separable(count, seed):

@@ -1,6 +1,7 @@
 """Linear probes: a grid of heads on a frozen encoder, images augmented or kept features.
 
-`train` learns the grid, `heads` is its arithmetic, `feeds` where the features come from.
+`sweep` says which heads, `train` learns them, `heads` is the arithmetic, `feeds` where the
+features come from.
 """
 
 import dataclasses
@@ -8,14 +9,14 @@ import dataclasses
 from vit_ssl_jax.distributed.signals import Stopped
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import Wants, banks
-from vit_ssl_jax.evaluators.probe import feeds, heads, train
+from vit_ssl_jax.evaluators.probe import feeds, sweep, train
 from vit_ssl_jax.models import readouts
 
 CUT = ("batch_size", "crop", "ratio", "single_draw", "flip", "seed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(heads.Config):
+class Config(sweep.Config):
     """Settings: those of the grid, and the images."""
 
     bank: str  # split that is learned from
@@ -27,7 +28,7 @@ class Config(heads.Config):
     flip: bool  # half of the augmented images
 
 
-RANGES = heads.RANGES
+RANGES = sweep.RANGES
 
 
 def wants(c):
@@ -43,6 +44,17 @@ def check(c, run, open_split):
     """Raises UserError for what doesn't fit the labels, the mesh or the encoder."""
     if c.schedule == "step" and not c.step_epochs:
         raise UserError("step_epochs: 0 epochs to a step of the rate; give some")
+    if c.schedule == "milestones" and not c.milestones:
+        raise UserError("milestones: none, at which the rate falls; give some epochs")
+    if c.nesterov and c.optimizer != "sgd":
+        raise UserError(
+            f"nesterov: {c.optimizer} has none; set False, or optimizer='sgd'"
+        )
+    if c.norm_group and c.batch_size > c.norm_group and c.batch_size % c.norm_group:
+        raise UserError(
+            f"norm_group: {c.norm_group} images don't divide a batch of {c.batch_size}; "
+            "0 normalises by the whole batch"
+        )
     banks.check_splits(c, open_split)
     train.check_batch(c, run.mesh)
     train.count_steps(c, len(open_split("bank")))
@@ -52,7 +64,7 @@ def check(c, run, open_split):
 
 def make(c, run):
     """Makes `evaluate(state, inputs)`, which goes on where it was stopped."""
-    grid = heads.Config(**{key: getattr(c, key) for key in heads.FIELDS})
+    grid = sweep.Config(**{key: getattr(c, key) for key in sweep.FIELDS})
     cut = {key: getattr(c, key) for key in CUT}
 
     def evaluate(state, inputs):

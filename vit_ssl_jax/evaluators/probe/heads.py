@@ -8,7 +8,6 @@ alone.
 b batch, F features of a readout, C classes.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -19,99 +18,10 @@ import numpy as np
 import optax
 
 from vit_ssl_jax import optim
-from vit_ssl_jax.checks import MIN_ONE, MIN_ZERO, POSITIVE, one_of
 from vit_ssl_jax.ops import batchnorm
 
 EPS, MOMENTUM = 1e-6, 0.1  # of batch normalisation, as in MAE's probe
 STD = 0.01  # of the kernels at the start: MAE, DINO, DINOv2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """Numbers of a grid and of its training."""
-
-    readouts: tuple  # of (layers, pool), see models.readouts
-    batch_norm: tuple  # of bool: heads with, without, or both
-    optimizer: str  # "lars" or "sgd"
-    momentum: float  # of the optimiser
-    rates: tuple  # peak learning rates
-    rate_batch: int  # images that a rate is meant for (linear rule); 0: any batch
-    decays: tuple  # weight decays, of kernels only
-    schedule: str  # "cosine" to zero, or "step": a tenth every step_epochs
-    step_epochs: float  # of "step"
-    warmup_epochs: float  # linear from zero
-    epochs: float
-    epoch_steps: int  # steps that count as an epoch; 0: images // batch_size
-    batch_size: int
-    accum: int  # pieces in which a batch goes through the encoder
-    augment: bool  # augmented images through the encoder; False: cached features
-    checkpoint_every: int  # steps
-    seed: int  # of the heads' start and the order of cached features
-
-    def __post_init__(self):
-        readouts = tuple((int(count), how) for count, how in self.readouts)
-        object.__setattr__(self, "readouts", readouts)
-        for key in ("batch_norm", "rates", "decays"):
-            object.__setattr__(self, key, tuple(getattr(self, key)))
-
-    @property
-    def groups(self):
-        """Groups of heads: `{name: (readout, batch_norm)}`."""
-        return {
-            f"last{readout[0]}_{readout[1]}" + "_bn" * bool(norm): (readout, norm)
-            for readout in self.readouts
-            for norm in self.batch_norm
-        }
-
-    @property
-    def grid(self):
-        """Peak rates and weight decays of a group's heads: `[H], [H]` float32."""
-        scale = self.batch_size / self.rate_batch if self.rate_batch else 1.0
-        rates = np.repeat(np.array(self.rates) * scale, len(self.decays))
-        decays = np.tile(np.array(self.decays), len(self.rates))
-        return np.float32(rates), np.float32(decays)
-
-    def names(self, group):
-        """Names of a group's heads, with all their numbers."""
-        warm = f"_warm{self.warmup_epochs:g}" if self.warmup_epochs else ""
-        every = f"{self.step_epochs:g}" if self.schedule == "step" else ""
-        course = f"{self.schedule}{every}{warm}_ep{self.epochs:g}_b{self.batch_size}"
-        course += f"_steps{self.epoch_steps}" if self.epoch_steps else ""
-        course += ("_aug" if self.augment else "_cached") + f"_seed{self.seed}"
-        rule = f"{group}_{self.optimizer}{self.momentum:g}"
-        return [f"{rule}_lr{r:g}_wd{d:g}_{course}" for r, d in zip(*self.grid)]
-
-
-def _listed(wanted, fits=lambda x: True):
-    """The range of a tuple: an entry at least, none twice, all of them `fits`."""
-    return (
-        f"a tuple of {wanted}, at least one and none twice",
-        lambda values: (
-            len(values) > 0
-            and len(set(values)) == len(values)
-            and all(map(fits, values))
-        ),
-    )
-
-
-FIELDS = tuple(field.name for field in dataclasses.fields(Config))
-RANGES = {
-    "readouts": _listed("(layers, pool)"),
-    "batch_norm": _listed("True and False"),
-    "optimizer": one_of("lars", "sgd"),
-    "momentum": MIN_ZERO,
-    "rates": _listed("rates above 0", lambda x: x > 0),
-    "rate_batch": MIN_ZERO,
-    "decays": _listed("decays of at least 0", lambda x: x >= 0),
-    "schedule": one_of("cosine", "step"),
-    "step_epochs": MIN_ZERO,
-    "warmup_epochs": MIN_ZERO,
-    "epochs": POSITIVE,
-    "epoch_steps": MIN_ZERO,
-    "batch_size": MIN_ONE,
-    "accum": MIN_ONE,
-    "checkpoint_every": MIN_ONE,
-}
 
 
 @flax.struct.dataclass
@@ -146,22 +56,33 @@ def init(config, widths, classes):
 
 def make_rule(config, rate, decay):
     """The optimiser of one head: `rate` a function of the step, `decay` a number."""
-    settings = dict(momentum=config.momentum, no_decay=("bias",))
-    rule = {"lars": optim.lars, "sgd": optim.sgd}[config.optimizer]
-    return rule(rate, lambda step: decay, **settings)
+    no_decay = () if config.decay_bias else ("bias",)
+    settings = dict(momentum=config.momentum, no_decay=no_decay)
+    if config.optimizer == "sgd":
+        return optim.sgd(rate, lambda step: decay, nesterov=config.nesterov, **settings)
+    return optim.lars(rate, lambda step: decay, **settings)
 
 
 def make_schedule(config, epoch_steps):
-    """Makes `step -> factor` of the peak rate; a warm-up's first update has rate 0."""
+    """Makes `step -> factor` of the peak rate; a warm-up's first update has rate 0.
+
+    "cosine" falls to `rate_end`, "step" to a tenth every `step_epochs` and "milestones"
+    at each of its epochs. A rate changes with the step: VISSL's cosine does by the epoch.
+    """
     warmup = config.warmup_epochs * epoch_steps
     if config.schedule == "cosine":
         total = round(config.epochs * epoch_steps)
-        numbers = dict(start=0.0, peak=1.0, end=0.0, warmup=warmup, total=total)
+        numbers = dict(start=0.0, peak=1.0, warmup=warmup, total=total)
+        numbers["end"] = config.rate_end
         return functools.partial(optim.warmup_cosine, **numbers)
 
     def tenths(step):
-        factor = 0.1 ** (step // (config.step_epochs * epoch_steps))
-        return jnp.where(step < warmup, step / (warmup or 1), factor)
+        if config.schedule == "step":
+            passed = step // (config.step_epochs * epoch_steps)
+        else:
+            ends = np.array(config.milestones) * epoch_steps
+            passed = (step >= jnp.asarray(ends, jnp.float32)).sum()
+        return jnp.where(step < warmup, step / (warmup or 1), 0.1**passed)
 
     return tenths
 
@@ -169,8 +90,7 @@ def make_schedule(config, epoch_steps):
 def learn(config, factor, state, features, labels):
     """One step of every head: `{readout: [b F]}, [b] -> state, {group: loss [H]}`.
 
-    `factor` is `make_schedule`'s. Batch normalisation is by the whole batch (MAE's
-    code: by each GPU's 512 images of it).
+    `factor` is `make_schedule`'s; `normalize_groups` says by what is normalised.
     """
     rates, decays = config.grid
 
@@ -190,7 +110,7 @@ def learn(config, factor, state, features, labels):
     for group, (readout, norm) in config.groups.items():
         x = features[readout]
         if norm:
-            x, mean, variance = batchnorm.batch_norm(x, EPS)
+            x, mean, variance = normalize_groups(x, config.norm_group)
             new = {"mean": mean, "variance": variance}
             stats[group] = jax.tree.map(
                 lambda a, b: batchnorm.running(a, b, MOMENTUM), state.stats[group], new
@@ -199,6 +119,21 @@ def learn(config, factor, state, features, labels):
             learn_one, in_axes=(0, 0, 0, 0, None)
         )(state.heads[group], state.opt_state[group], rates, decays, x)
     return ProbeState(state.step + 1, heads, opt_states, stats), losses
+
+
+def normalize_groups(x, group):
+    """Batch normalisation by each `group` images: `[b F] -> [b F], mean [F], variance [F]`.
+
+    Groups are neighbours in the batch; 0, or no more images than that, is one group. The
+    statistics, for the running ones, are those of the first: MAE's code normalises by the
+    512 images of a GPU, and torch's DistributedDataParallel gives the first GPU's running
+    statistics to all before every forward pass, so that the others' are lost.
+    """
+    if not 0 < group < len(x):
+        return batchnorm.batch_norm(x, EPS)
+    groups = x.reshape(-1, group, x.shape[-1])
+    out, means, variances = jax.vmap(lambda one: batchnorm.batch_norm(one, EPS))(groups)
+    return out.reshape(x.shape), means[0], variances[0]
 
 
 def apply(head, x):

@@ -39,7 +39,7 @@ def train(
 ):
     """Trains the grid and judges every head: `{metric: float}`; None where stopped.
 
-    `config` is `heads.Config`, `feed` comes from `feeds`; `queries` and `select` are
+    `config` is `sweep.Config`, `feed` comes from `feeds`; `queries` and `select` are
     `({readout: [M F]}, labels)` of plain images. Metrics: `NAME/top1` of every head on
     the queries; `select/NAME/top1` on images held out of training for choosing a head;
     and of the head that is best there `best/NAME/top1` and `best/{top1, top5,
