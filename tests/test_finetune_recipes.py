@@ -5,6 +5,7 @@ import pytest
 
 from tests import runs
 from vit_ssl_jax import optim
+from vit_ssl_jax.evaluators.probe import heads, sweep
 
 VTAB = runs.arguments("transfer_vtab.py")
 
@@ -27,6 +28,11 @@ def optimizer(config):
         ("finetune_vith.py", None, 62_550, 5 * 1251, 4e-3, 1e-6),
         ("finetune_vitb.py", "maskfeat", 250_200, 20 * 2502, 2e-3, 1e-6),
         ("finetune_vitl.py", "maskfeat", 250_200, 5 * 5004, 1e-3, 1e-6),
+        ("finetune_vitl.py", "partial", 125_100, 5 * 1251, 4e-3, 1e-6),
+        ("finetune_transfer.py", "inat18,l", 21_350, 5 * 427, 4e-3, 1e-6),
+        ("finetune_transfer.py", "places365,b", 176_100, 5 * 1761, 2e-3, 1e-6),
+        ("lowshot_vitl.py", "10pct", 12_500, 5 * 250, 3e-5, 1e-6),
+        ("lowshot_vith.py", "10pct_448", 12_500, 5 * 250, 3e-5, 1e-6),
         ("supervised_vitb.py", "original", 93_600, 10_000, 3e-3, 0.0),
         ("supervised_vitb.py", "modern", 93_600, 20 * 312, 1.6e-3, 0.0),
         ("supervised_vitl.py", "modern", 62_400, 20 * 312, 1.6e-3, 0.0),
@@ -103,3 +109,42 @@ def test_relvits_phases_have_the_same_data_and_schedule(given):
     assert ours[1:] == ours[:1] * 3
     side, patch = data["size"][0], int(config.vit.variant.removeprefix("S/"))
     assert side == patch * (7 if side == 224 else 8)
+
+
+@pytest.mark.parametrize("size", ["b", "l", "h"])
+def test_transfer_has_the_values_of_the_imagenet_recipe(size):
+    """But the data: the sets have their own, and neither ReaL nor V2."""
+    arguments = ("mae",) if size != "h" else ()
+    theirs = runs.load(f"finetune_vit{size}.py", *arguments).to_dict()
+    for task in ("inat17", "inat18", "inat19", "places205", "places365"):
+        ours = runs.load("finetune_transfer.py", f"{task},{size}").to_dict()
+        assert ours["data"]["num_classes"] >= 205
+        ours["data"] |= {k: theirs["data"][k] for k in ("name", "num_examples")}
+        ours["data"]["num_classes"] = 1000
+        ours["recipe"] = theirs["recipe"]
+        assert list(ours["evals"]) == ["classify"]
+        assert ours == theirs | {"evals": {"classify": theirs["evals"]["classify"]}}
+
+
+def test_a_task_without_a_size_is_vit_l():
+    config = runs.load("finetune_transfer.py", "inat19")
+    assert config.recipe == "finetune_transfer:inat19,l"
+    with pytest.raises(
+        ValueError, match="finetune_transfer.py:inat21: choose one of in"
+    ):
+        runs.load("finetune_transfer.py", "inat21")
+
+
+@pytest.mark.parametrize(
+    "task, steps, last",
+    [("cifar100", 28 * 193, 1e-3), ("clevr_count", 50 * 270, 1e-2)],
+)
+def test_vissls_rates(task, steps, last):
+    """Of 49,500 and 69,300 images; three tenths, or a cosine to a hundredth."""
+    c = runs.load("probe_transfer.py", task).evals.probe
+    config = sweep.Config(**{key: c[key] for key in sweep.FIELDS})
+    assert config.grid[0].tolist() == [np.float32(0.01)]
+    factor = heads.make_schedule(config, steps / c.epochs)
+    assert float(factor(0)) == 1.0
+    np.testing.assert_allclose(float(factor(steps - 1)), last, rtol=1e-2)
+    assert len(config.names("last1_mean")) == 1 and len(config.groups) == 4

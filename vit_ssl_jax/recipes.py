@@ -15,7 +15,7 @@ from vit_ssl_jax.errors import UserError
 TASKS = {  # what recipes are for -> how their names begin
     "start here": ("quickstart", "own"),
     "pre-train": (),  # all others
-    "fine-tune": ("finetune", "transfer"),
+    "fine-tune": ("finetune", "transfer", "lowshot"),
     "evaluate": ("eval", "probe"),
 }
 

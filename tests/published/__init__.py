@@ -60,6 +60,7 @@ NEUTRAL = {
 OFF = {
     "optim.ipe_scale": 1.0,
     "optim.layer_decay": 1.0,
+    "optim.train_blocks": -1,
     "optim.clip": 0.0,
     "vit.dropout": 0.0,
     "vit.droppath": 0.0,
@@ -81,6 +82,10 @@ OFF = {
     "evals.probe.epoch_steps": 0,
     "evals.probe.step_epochs": 0.0,
     "evals.probe.warmup_epochs": 0.0,
+    "evals.probe.milestones": (),
+    "evals.probe.rate_end": 0.0,
+    "evals.probe.nesterov": False,
+    "evals.probe.decay_bias": False,
 }
 SECTIONS = ("method.", "vit.", "optim.", "evals.probe.")
 IMAGES = ("size", "crop", "ratio", "flip", "interpolation", "mean", "std")

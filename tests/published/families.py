@@ -1,11 +1,20 @@
 """All families of published recipes, in the order of the document."""
 
-from tests.published import dense, finetuning, pretraining, probes, small_sets, transfer
+from tests.published import (
+    dense,
+    finetuning,
+    further,
+    pretraining,
+    probes,
+    small_sets,
+    transfer,
+)
 
 ALL = (
     *pretraining.ALL,
     *small_sets.ALL,
     *finetuning.ALL,
+    *further.ALL,
     *transfer.ALL,
     *probes.ALL,
     *dense.ALL,

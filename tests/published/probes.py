@@ -28,6 +28,7 @@ PROBES = Family(
             ),
         ),
         Row(PROBE + "batch_norm", by((True,), (False, True), (False,))),
+        Row(PROBE + "norm_group", by(512, 0, 0)),
         Row(PROBE + "optimizer", by("lars", "lars", "sgd")),
         Row(PROBE + "momentum", 0.9),
         Row(PROBE + "rates", by((0.1,), (0.01, 0.05, 0.001), DINOV2)),
@@ -59,6 +60,49 @@ PROBES = Family(
     ),
 )
 
+TASKS = ("cifar100", "places205", "inat18", "clevr_count", "clevr_distance")
+
+
+def of_tasks(*values):
+    """Values of VISSL's five sets."""
+    return dict(zip(TASKS, values))
+
+
+TRANSFER = Family(
+    "Linear transfer after I-JEPA",
+    "facebookresearch/vissl, configs/config/benchmark/linear_image_classification, with the heads "
+    "of models/vit_*_no_cls.yaml; Assran et al. (2023), appendix A.2, which names VISSL.",
+    {task: ("probe_transfer.py", task) for task in TASKS},
+    (
+        Row(PROBE + "readouts", ((1, "mean"), (4, "mean")), ((1, "mean"), (4, "mean"))),
+        Row(PROBE + "batch_norm", (False, True), (False, True)),
+        Row(PROBE + "norm_group", 0),
+        Row(PROBE + "optimizer", "sgd"),
+        Row(PROBE + "momentum", 0.9),
+        Row(PROBE + "nesterov", True),
+        Row(PROBE + "rates", (0.01,)),
+        Row(PROBE + "rate_batch", 256),
+        Row(PROBE + "decays", (5e-4,)),
+        Row(PROBE + "decay_bias", True),
+        Row(PROBE + "schedule", of_tasks(*["milestones"] * 3, "cosine", "cosine")),
+        Row(
+            PROBE + "milestones",
+            of_tasks((8.0, 16.0, 24.0), (4.0, 8.0, 12.0), (24.0, 48.0, 72.0), (), ()),
+        ),
+        Row(PROBE + "rate_end", of_tasks(0.0, 0.0, 0.0, 0.01, 0.01)),
+        Row(PROBE + "epochs", of_tasks(28.0, 14.0, 84.0, 50.0, 100.0)),
+        Row(PROBE + "batch_size", 256),
+        Row(PROBE + "single_draw", False),
+        Row(
+            PROBE + "crop",
+            of_tasks(*[(0.08, 1.0)] * 3, (), ()),
+            "random; of CLEVR the centre",
+        ),
+        Row(PROBE + "ratio", (3 / 4, 4 / 3)),
+        Row(PROBE + "flip", True, True),
+    ),
+)
+
 KNN = Family(
     "k-NN and few-shot on ImageNet",
     "facebookresearch/dino, eval_knn.py; google-research/big_vision, evaluators/fewshot_lsr.py.",
@@ -81,4 +125,4 @@ KNN = Family(
     ),
 )
 
-ALL = (PROBES, KNN)
+ALL = (PROBES, TRANSFER, KNN)

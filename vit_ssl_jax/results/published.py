@@ -54,6 +54,14 @@ ROWS = [
     *relvit("imagenet100", 58.04, 0.91, 66.46, 0.45),
     Published("finetune_vitb:mae", "classify/top1", 83.57, 0.09, MAE, note=LONG),
     Published("finetune_vitl:mae", "classify/top1", 85.87, 0.08, MAE, note=LONG),
+    Published(
+        "finetune_vitl:partial",
+        "classify/top1",
+        81.0,
+        None,
+        f"{MAE}, figure 9",
+        note="one block; after 800 epochs on pixels that aren't normalised",
+    ),
     Published("finetune_vith", "classify/top1", 86.9, None, MAE, note=LONG),
     Published(
         "finetune_vitb:maskfeat", "classify/top1", 84.0, None, MASKFEAT, note=LONG
@@ -77,6 +85,82 @@ ROWS = [
         "ijepa_vith16_448", "best/top1", 81.1, None, IJEPA, "probe_vith:ijepa448"
     ),
 ]
+
+# After I-JEPA and MAE: low-shot fine-tuning, and linear heads on other sets (I-JEPA, tables
+# 2 and 3); fine-tuning on other sets (MAE, table 6).
+BETTER = "fine-tuning or a linear probe, whichever is better"
+for _recipe, _value in (
+    ("lowshot_vitl:1pct", 69.4),
+    ("lowshot_vith:1pct", 73.3),
+    ("lowshot_vith:1pct_448", 77.3),
+):
+    ROWS.append(Published(_recipe, "classify/top1", _value, None, IJEPA, note=BETTER))
+
+LINEAR = {  # CIFAR-100, Places205, iNat18, Clevr/Count, Clevr/Dist
+    "ijepa_vith": (87.5, 58.4, 47.6, 86.7, 72.4),
+    "ijepa_vitg16": (89.5, 59.1, 55.3, 86.7, 73.0),
+    "mae_vith": (77.3, 55.0, 32.9, 90.5, 72.4),
+}
+TASKS = ("cifar100", "places205", "inat18", "clevr_count", "clevr_distance")
+for _recipe, _values in LINEAR.items():
+    for _task, _value in zip(TASKS, _values):
+        ROWS.append(
+            Published(
+                _recipe,
+                "best/top1",
+                _value,
+                None,
+                IJEPA,
+                f"probe_transfer:{_task}",
+                note="the best of four heads on the test images",
+            )
+        )
+
+FINETUNED = {  # ViT-B, L, H
+    "inat17": (70.5, 75.7, 79.3),
+    "inat18": (75.4, 80.1, 83.0),
+    "inat19": (80.5, 83.4, 85.7),
+    "places205": (63.9, 65.8, 65.9),
+    "places365": (57.9, 59.4, 59.8),
+}
+for _task, _values in FINETUNED.items():
+    for _size, _value in zip("blh", _values):
+        ROWS.append(
+            Published(
+                f"finetune_transfer:{_task},{_size}",
+                "classify/top1",
+                _value,
+                None,
+                f"{MAE}, table 6",
+                note=f"{LONG}; rate and epochs adjusted for the set, not told",
+            )
+        )
+
+# One fine-tuned model on ImageNet's variants (MAE, table 13); mCE is an error.
+ROBUST = ("imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_c")
+ROBUSTNESS = {
+    "finetune_vitb:mae": (35.9, 48.3, 34.5, 51.7),
+    "finetune_vitl:mae": (57.1, 59.9, 45.3, 41.8),
+    "finetune_vith": (68.2, 64.4, 49.6, 33.8),
+    "supervised_vitb:modern": (27.2, 49.4, 35.6, 45.8),
+    "supervised_vitl:modern": (29.6, 50.9, 37.5, 42.3),
+    "supervised_vith:modern": (33.1, 50.3, 38.0, 41.3),
+}
+for _recipe, _values in ROBUSTNESS.items():
+    for _set, _value in zip(ROBUST, _values):
+        _metric = "mce" if _set == "imagenet_c" else "top1"
+        _ema = "ema/" if _recipe.startswith("supervised") else ""
+        ROWS.append(
+            Published(
+                _recipe,
+                f"{_set}/classify/{_ema}{_metric}",
+                _value,
+                None,
+                f"{MAE}, table 13",
+                "eval_robust",
+                note="" if _ema else LONG,
+            )
+        )
 
 # Transfer from ImageNet-21k at 384 px (Dosovitskiy et al., 2021, table 5).
 TRANSFER = {  # ImageNet, ReaL, CIFAR-10, CIFAR-100, Flowers, Pets
