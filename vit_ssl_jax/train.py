@@ -84,9 +84,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
     begin = starting.begin(config, run, probe, evals.names, workdir)
     checkpoints, ready, start = begin.checkpoints, begin.ready, int(begin.state.step)
     done = start == run.steps
-    changed = folder.write_config(
-        config, workdir, vit_ssl_jax.__version__, finished=done
-    )
+    changed = folder.write_config(config, workdir, vit_ssl_jax.__version__, done)
     changed += train_data.write_card(None if done else card, workdir)
     log = Writer(workdir, start=start, steps=run.steps)
     with contextlib.closing(log), fit.explained(config, run, ready):

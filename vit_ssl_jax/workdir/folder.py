@@ -56,7 +56,7 @@ def open_workdir(path):
     return path
 
 
-def write_config(config, path, version, *, finished=False):
+def write_config(config, path, version, finished=False):
     """Writes config.json and versions.json; returns the keys that a resume changed.
 
     Called only once the checkpoint has been found to fit the config. A `finished` run
