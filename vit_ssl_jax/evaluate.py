@@ -6,6 +6,7 @@ or several. DIR is a run's workdir (its newest checkpoint), `WORKDIR:best` (the 
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
@@ -29,16 +30,18 @@ def evaluate(
     expected, "" any. Results are printed, and written after every task to
     `evaluations/` in the run's workdir, or in `workdir` where that is given; a suite
     that was stopped goes on with the task it was at, a probe at the exact step. Tasks
-    whose data isn't there are left out with a line. Raises UserError where nothing can
-    be evaluated.
+    whose data isn't there are left out with a line. Several processes
+    (`distributed.processes`) share the images; process 0 says and writes, all return the
+    same. Raises UserError where nothing can be evaluated.
     """
+    several = bool(sys.modules.get("jax"))  # perhaps: processes have met
     arguments.check_evaluation(config)
     config = config.copy_and_resolve_references()
     if isinstance(checkpoints, str | os.PathLike):
         checkpoints = [checkpoints] if checkpoints else []
     if not checkpoints:
         raise UserError("--checkpoint: give a run's workdir or its checkpoints/STEP")
-    for path in checkpoints:
+    for path in () if several else checkpoints:
         arguments.check_checkpoint(path)
     from vit_ssl_jax import judging  # after the flags: a typo answers at once
 
@@ -56,6 +59,7 @@ if __name__ == "__main__":
     command.start(
         execute,
         optional=("workdir",),
+        several=True,
         config="Suite, configs/eval_NAME.py or configs/probe_NAME.py.",
         checkpoint="Workdirs of runs, WORKDIR:best or checkpoints/STEP, parted by commas.",
         workdir="Folder for the results; else the run's own.",

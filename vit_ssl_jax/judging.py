@@ -3,54 +3,89 @@
 import functools
 import hashlib
 import json
+import socket
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import evaluators, finished, partition
-from vit_ssl_jax.data import sources
-from vit_ssl_jax.distributed.signals import Stopped, stop_on_signal
+from vit_ssl_jax import arguments, evaluators, finished, partition, tasks
+from vit_ssl_jax.distributed import processes, signals
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
 from vit_ssl_jax.results import side_by_side
+from vit_ssl_jax.workdir import checkpoint
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 from vit_ssl_jax.xla import cache
 
-SPLITS = ("train", "select", "test")
 PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
 
 
 def judge(config, paths, workdir, say):
     """Judges the checkpoints at `paths` as `evaluate.evaluate` says."""
+    if jax.process_index():
+        say = keep_quiet
     say(f"{config.recipe}: {', '.join(config.tasks)}")
-    trained = [finished.read_trained(path, config.variant) for path in paths]
-    trained = {one.folder: one for one in trained}
+    trained = read_all(paths, config.variant)
     for task in config.tasks.values():
         choose_evaluators(config, task)  # bad values end it before any work
-    tasks = open_tasks(config, say)
+    there = tasks.open_tasks(config, say)
     cache.use_cache()
     outs = {
         folder: open_workdir(workdir or one.saved.home) / "evaluations"
         for folder, one in trained.items()
     }
     by_checkpoint = {}
-    with stop_on_signal() as stop_requested:
+    with signals.stop_on_signal() as requested:
+        stop_requested = signals.agree(requested)
         for folder in trained:
-            outs[folder].mkdir(exist_ok=True)
+            if jax.process_index() == 0:
+                outs[folder].mkdir(exist_ok=True)
             say(f"checkpoint {folder}")
             label = trained[folder].saved.label
             file = outs[folder] / f"{name_of(config, label)}.json"
             try:
                 results = run_tasks(
-                    config, tasks, trained[folder], file, stop_requested, say
+                    config, there, trained[folder], file, stop_requested, say
                 )
-            except Stopped:
-                say("stopped; the same command goes on with the task it was at")
+            except signals.Stopped:
+                say("stopped; the same command continues with the task it was at")
                 return by_checkpoint
             by_checkpoint[str(folder)] = results
     say(side_by_side.table(by_checkpoint))
     return by_checkpoint
+
+
+def keep_quiet(line):
+    """Process 0 says it."""
+
+
+def read_all(paths, variant):
+    """The `finished.Trained` of all paths, by their folders; the same on all hosts.
+
+    Raises UserError where one can't be read, or is another on another host.
+    """
+    with processes.together():
+        for path in paths:
+            arguments.check_checkpoint(path)
+        trained = [finished.read_trained(path, variant) for path in paths]
+    check_alike(
+        "--checkpoint",
+        [[str(one.folder), one.config.to_json_best_effort()] for one in trained],
+    )
+    return {one.folder: one for one in trained}
+
+
+def check_alike(what, value):
+    """Raises UserError, on all processes, unless a value is the same on all."""
+    said = processes.tell_all([socket.gethostname(), value])
+    for i, (host, other) in enumerate(said):
+        if other != said[0][1]:
+            raise UserError(
+                f"{what}: process {i} on {host} reads something else than process 0 on "
+                f"{said[0][0]}; give a folder that all hosts share, and no run that still "
+                "trains (or its checkpoints/STEP)"
+            )
 
 
 def name_of(config, label):
@@ -69,50 +104,25 @@ def flat_settings(config):
     return {key: value for key, value in settings.items() if key not in PLACES}
 
 
-def open_tasks(config, say):
-    """The tasks whose data is there; a line says which are not, and why."""
-    tasks, why = {}, ""
-    for name, task in config.tasks.items():
-        try:
-            for split in filter(None, (task[key] for key in SPLITS)):
-                source = open_source(task.set, task.dir, split, label=task.label)
-                if not source.num_classes:
-                    raise UserError(f"{source.name} has no labels")
-        except UserError as error:
-            why = f"config.tasks.{name}: {error}"
-            say(f"task {name} is off: {why}")
-            continue
-        tasks[name] = task
-    if not tasks:
-        raise UserError(f"no task can be evaluated; the last one said: {why}")
-    return tasks
-
-
-def open_source(name, directory, split, **kinds):
-    """As `sources.open_source`; a folder without a test split holds some images out."""
-    held = dict(hold_out=True) if name in sources.FILES else {}
-    return sources.open_source(name, directory, split, **kinds, **held)
-
-
-def run_tasks(config, tasks, trained, file, stop_requested, say):
+def run_tasks(config, there, trained, file, stop_requested, say):
     """Runs all tasks for one checkpoint: `{metric: float}`, written after each of them.
 
     Tasks that a stopped evaluation has behind it are read from `file`.
     """
     folder, content = trained.folder, {}
+    mesh = partition.make_mesh(config.mesh)
     # Tasks of one size share the model, and its compiled forward pass.
     load = functools.lru_cache(1)(
-        functools.partial(
-            finished.load_encoder, trained, partition.make_mesh(config.mesh)
-        )
+        lambda size: load_alike(trained, finished.load_encoder, mesh, size)
     )
-    if file.exists():
+    if jax.process_index() == 0 and file.exists():
         content = json.loads(file.read_text())
+    content = processes.tell_all(content)[0]
     done = {} if content.get("finished", True) else content["tasks"]
-    for name, task in tasks.items():
+    for name, task in there.items():
         if name not in done:
             out = epath.Path(file).parent / file.stem / name
-            done[name] = run_task(
+            metrics = run_task(
                 config,
                 name,
                 task,
@@ -122,6 +132,7 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
                 stop_requested=stop_requested,
                 say=say,
             )
+            done[name] = processes.tell_all(metrics)[0]
         results = {f"{t}/{key}": v for t in done for key, v in done[t].items()}
         results |= side_by_side.averages(config, done, results)
         content = dict(
@@ -129,7 +140,7 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
             recipe=trained.config.recipe,
             checkpoint=str(folder),
             step=trained.saved.step,
-            finished=len(done) == len(tasks),
+            finished=len(done) == len(there),
             results=results,
             tasks=done,
             settings=flat_settings(config),
@@ -140,16 +151,31 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
     return results
 
 
+def load_alike(trained, load, *arguments):
+    """What `load(trained, mesh, ...)` gives, a model and a state first; alike on all hosts.
+
+    Raises UserError where a host can't load it, or has other weights.
+    """
+    with processes.together():
+        loaded = load(trained, *arguments)
+    if jax.process_count() > 1:
+        state = loaded[1]
+        digest = int(checkpoint.digest((state.params, state.ema)))
+        check_alike(f"the weights of {trained.folder}", digest)
+    return loaded
+
+
 def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
     """Runs all evaluators on a task: `{evaluator/metric: float}`.
 
-    `load` is `finished.load_encoder` of the checkpoint.
+    `load` is `finished.load_encoder` of the checkpoint, for a size.
     """
     size = tuple(task.size or trained.config.data.size)
     evals, whole = choose_evaluators(config, task)
     if whole:
         finished.check_size(trained, size, f"config.tasks.{name}.size")
-        model, state = finished.load_model(trained, partition.make_mesh(config.mesh))
+        mesh = partition.make_mesh(config.mesh)
+        model, state = load_alike(trained, finished.load_model, mesh)
     else:
         model, state, lines = load(size)
         for line in lines[1:]:
@@ -165,18 +191,19 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
         eval_batch_size=config.eval_batch_size,
     )
     with_baselines = config.get("baselines", False)  # configs/eval_folder.py has them
-    suite = Suite(
-        ConfigDict(dict(data=data, evals=evals)),
-        model,
-        labelled=True,
-        say=say,
-        folder=folder,
-        stop_requested=stop_requested,
-        open_source=open_source,
-        strict=not with_baselines,
-    )
-    if not suite.names:
-        raise UserError(f"config.tasks.{name}: none of its evaluators can work")
+    with processes.together():
+        suite = Suite(
+            ConfigDict(dict(data=data, evals=evals)),
+            model,
+            labelled=True,
+            say=say,
+            folder=folder,
+            stop_requested=stop_requested,
+            open_source=tasks.open_source,
+            strict=not with_baselines,
+        )
+        if not suite.names:
+            raise UserError(f"config.tasks.{name}: none of its evaluators can work")
     metrics = suite.evaluate(state)
     if with_baselines:
         metrics |= suite.evaluate_baselines(finished.untrained(model, state))

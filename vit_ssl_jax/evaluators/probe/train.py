@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from vit_ssl_jax import partition, step
+from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import Unfit, accuracy
 from vit_ssl_jax.evaluators.banks import check_labels
@@ -217,13 +218,23 @@ def check_batch(config, mesh):
 
 
 def check_folder(config, feed, folder, about):
-    """Notes whose probe is in a folder; UserError where it holds another's."""
+    """Notes whose probe is in a folder; UserError where it holds another's.
+
+    Process 0 looks, and all hear of it.
+    """
     path = open_workdir(folder) / "probe.json"
     new = dataclasses.asdict(config) | about
     for key in ("accum", "checkpoint_every"):  # change nothing that is learned
         del new[key]
     new["encoder"] = int(checkpoint.digest(feed.params))
     new = json.loads(json.dumps(new))
+    with processes.together():
+        if jax.process_index() == 0:
+            compare_probes(path, new)
+
+
+def compare_probes(path, new):
+    """Writes what a folder's probe is; UserError where it was another."""
     used = path.exists() and (path.parent / "checkpoints").exists()
     old = json.loads(path.read_text()) if used else new
     keys = sorted(old.keys() | new.keys())
@@ -231,7 +242,7 @@ def check_folder(config, feed, folder, about):
     changed = [c for c, k in zip(changed, keys) if old.get(k) != new.get(k)]
     if changed:
         raise UserError(
-            f"{folder} holds a probe with other settings ({'; '.join(changed)}); give "
+            f"{path.parent} holds a probe with other settings ({'; '.join(changed)}); give "
             "it a new folder, or delete that one"
         )
     replace(path, json.dumps(new, indent=2) + "\n")

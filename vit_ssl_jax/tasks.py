@@ -1,0 +1,88 @@
+"""The tasks of a suite whose data is there: on all hosts, or on none."""
+
+import hashlib
+import os
+import socket
+
+from vit_ssl_jax.data import sources
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.errors import UserError
+
+SPLITS = ("train", "select", "test")
+
+
+def open_tasks(config, say):
+    """The tasks whose data is there; a line says which are not, and why.
+
+    Raises UserError where none is there, and, of several hosts, where one lacks data that
+    others have, or has other images than process 0.
+    """
+    found = {name: look(name, task) for name, task in config.tasks.items()}
+    hosts = processes.tell_all(dict(host=socket.gethostname(), found=found))
+    check_alike(hosts)
+    for name, one in found.items():
+        if one["missing"]:
+            say(f"task {name} is off: {one['missing']}")
+    tasks = {n: task for n, task in config.tasks.items() if not found[n]["missing"]}
+    if not tasks:
+        why = list(found.values())[-1]["missing"]
+        raise UserError(f"no task can be evaluated; the last one said: {why}")
+    return tasks
+
+
+def look(name, task):
+    """What this host has of a task: `{missing: why, or "", splits: {split: identity}}`."""
+    splits = {}
+    try:
+        for split in filter(None, (task[key] for key in SPLITS)):
+            source = open_source(task.set, task.dir, split, label=task.label)
+            if not source.num_classes:
+                raise UserError(f"{source.name} has no labels")
+            splits[split] = identify(source)
+    except UserError as error:
+        return dict(missing=f"config.tasks.{name}: {error}", splits={})
+    return dict(missing="", splits=splits)
+
+
+def identify(source):
+    """What is the same of two copies of a set: `[images, hash of classes and names]`.
+
+    Of files the last two parts of their paths are the names.
+    """
+    digest = hashlib.sha256(repr(source.class_names).encode())
+    for i in range(len(source) if source.files else 0):
+        name = source.where(i).split(os.sep)[-2:]
+        digest.update(repr(name).encode(errors="surrogateescape"))
+    return [len(source), digest.hexdigest()]
+
+
+def check_alike(hosts):
+    """Raises UserError, the same on all, where hosts differ in the data of a task.
+
+    `hosts` are what each says: `{host, found: {task: look(...)}}`, process 0's first.
+    """
+    for name in hosts[0]["found"]:
+        have = [i for i, one in enumerate(hosts) if not one["found"][name]["missing"]]
+        for i, one in enumerate(hosts):
+            here, first = one["found"][name], hosts[0]["found"][name]
+            who = f"process {i} on {one['host']}"
+            if have and here["missing"]:
+                other = f"process {have[0]} on {hosts[have[0]]['host']}"
+                raise UserError(
+                    f"{who} lacks what {other} has: {here['missing']}. Put the same data "
+                    "on every host, or leave the task out"
+                )
+            for split, (images, digest) in here["splits"].items():
+                if [images, digest] != first["splits"][split]:
+                    raise UserError(
+                        f"config.tasks.{name}: {split} is not the same on all hosts: "
+                        f"{images} images on {one['host']} (process {i}), "
+                        f"{first['splits'][split][0]} on {hosts[0]['host']} (process 0), "
+                        "or others, or other classes. Put the same data on every host"
+                    )
+
+
+def open_source(name, directory, split, **kinds):
+    """As `sources.open_source`; a folder without a test split holds some images out."""
+    held = dict(hold_out=True) if name in sources.FILES else {}
+    return sources.open_source(name, directory, split, **kinds, **held)
