@@ -5,6 +5,7 @@ or several. DIR is a run's workdir (its newest checkpoint), `WORKDIR:best` (the 
 `config.keep_best` kept) or a `checkpoints/STEP` in it.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ def evaluate(
 def execute(config, checkpoint, workdir):
     """Runs the command: evaluates `checkpoint`, one or several parted by commas."""
     paths = [path for path in checkpoint.split(",") if path]
-    evaluate(config, paths, workdir)
+    evaluate(config, paths, workdir, functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":
