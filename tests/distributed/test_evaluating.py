@@ -138,9 +138,19 @@ def read(workdir):
 
 
 def same_digits(config, checkpoint, folder, counts):
-    """Results of one process, after those of others have been found to be equal."""
+    """Results of one process, after those of others have been found to be equal.
+
+    The devices are as many in all: on others a loss may differ in its last bits.
+    """
     started = {
-        n: start(config, checkpoint, folder / str(n), count=n) for n in (1, *counts)
+        n: start(
+            config,
+            checkpoint,
+            folder / str(n),
+            count=n,
+            devices=max(counts) // n,
+        )
+        for n in (1, *counts)
     }
     ended = {n: finish(processes) for n, processes in started.items()}
     for n, (outputs, codes) in ended.items():
@@ -186,8 +196,8 @@ def test_a_stop_that_one_hears_stops_both_and_four_go_on(trained, tmp_path):
     """At the exact step of a probe, which is of as many steps with and without."""
     grid = GRID | dict(epochs=30.0)  # 180 steps
     config = suite(tmp_path, dict(probe=grid))
-    alone = start(config, trained, tmp_path / "one")
-    pair = start(config, trained, tmp_path / "two", count=2)
+    alone = start(config, trained, tmp_path / "one", devices=4)
+    pair = start(config, trained, tmp_path / "two", count=2, devices=2)
     lines = iter(pair[0].stdout.readline, "")
     assert any(line.startswith("probe: step 18 of 180") for line in lines)
     pair[1].send_signal(signal.SIGTERM)
