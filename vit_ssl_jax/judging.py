@@ -9,7 +9,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import arguments, evaluators, finished, partition, tasks
+from vit_ssl_jax import arguments, finished, partition, tasks
 from vit_ssl_jax.distributed import processes, signals
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
@@ -28,7 +28,7 @@ def judge(config, paths, workdir, say):
     say(f"{config.recipe}: {', '.join(config.tasks)}")
     trained = read_all(paths, config.variant)
     for task in config.tasks.values():
-        choose_evaluators(config, task)  # bad values end it before any work
+        tasks.choose_evaluators(config, task)  # bad values end it before any work
     there = tasks.open_tasks(config, say)
     cache.use_cache()
     outs = {
@@ -171,7 +171,7 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
     `load` is `finished.load_encoder` of the checkpoint, for a size.
     """
     size = tuple(task.size or trained.config.data.size)
-    evals, whole = choose_evaluators(config, task)
+    evals, whole = tasks.choose_evaluators(config, task)
     if whole:
         finished.check_size(trained, size, f"config.tasks.{name}.size")
         mesh = partition.make_mesh(config.mesh)
@@ -208,21 +208,3 @@ def run_task(config, name, task, trained, load, *, folder, stop_requested, say):
     if with_baselines:
         metrics |= suite.evaluate_baselines(finished.untrained(model, state))
     return {key.removeprefix("eval/"): value for key, value in metrics.items()}
-
-
-def choose_evaluators(config, task):
-    """Chooses `(settings by evaluator, whether one wants the whole model)` for a task.
-
-    Each is told the task's splits and metric, as far as it has a use for them. Raises
-    UserError for settings that can't work.
-    """
-    splits = dict(bank=task.train, select=task.select, queries=task.test)
-    task_settings = dict(splits, split=task.test, metric=task.metric)
-    evals, whole = {}, False
-    for name, settings in config.evals.to_dict().items():
-        known = evaluators.keys(name)
-        told = {key: value for key, value in task_settings.items() if key in known}
-        evals[name] = settings | told
-        c = evaluators.read_config(name, evals[name])
-        whole |= evaluators.find(name).wants(c).model
-    return evals, whole

@@ -1,9 +1,10 @@
-"""The tasks of a suite whose data is there: on all hosts, or on none."""
+"""The tasks of a suite: whose data is there, on all hosts or on none; by what evaluators."""
 
 import hashlib
 import os
 import socket
 
+from vit_ssl_jax import evaluators
 from vit_ssl_jax.data import sources
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
@@ -86,3 +87,21 @@ def open_source(name, directory, split, **kinds):
     """As `sources.open_source`; a folder without a test split holds some images out."""
     held = dict(hold_out=True) if name in sources.FILES else {}
     return sources.open_source(name, directory, split, **kinds, **held)
+
+
+def choose_evaluators(config, task):
+    """Chooses `(settings by evaluator, whether one wants the whole model)` for a task.
+
+    Each is told the task's splits and metric, as far as it has a use for them. Raises
+    UserError for settings that can't work.
+    """
+    splits = dict(bank=task.train, select=task.select, queries=task.test)
+    task_settings = dict(splits, split=task.test, metric=task.metric)
+    evals, whole = {}, False
+    for name, settings in config.evals.to_dict().items():
+        known = evaluators.keys(name)
+        told = {key: value for key, value in task_settings.items() if key in known}
+        evals[name] = settings | told
+        c = evaluators.read_config(name, evals[name])
+        whole |= evaluators.find(name).wants(c).model
+    return evals, whole

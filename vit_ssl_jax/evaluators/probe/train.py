@@ -18,7 +18,7 @@ from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import Unfit, accuracy
 from vit_ssl_jax.evaluators.banks import check_labels
-from vit_ssl_jax.evaluators.probe import heads
+from vit_ssl_jax.evaluators.probe import heads, programs
 from vit_ssl_jax.workdir import checkpoint
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 
@@ -91,16 +91,9 @@ def count_steps(config, images):
 
 def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, say):
     """Trains the heads: the state after `steps` steps, or where a stop is requested."""
-    whole = partition.replicated(mesh)
-    factor = heads.make_schedule(config, steps / config.epochs)
-    init = functools.partial(heads.init, config, widths, classes)
-    init = jax.jit(init, out_shardings=whole)
-
-    def update(state, batch, params):
-        features = feed.read(params, batch)
-        return heads.learn(config, factor, state, features, batch["label"])
-
-    update = jax.jit(update, out_shardings=whole, donate_argnums=0)
+    init, update = programs.make_programs(
+        config, feed.read, widths=widths, classes=classes, steps=steps, mesh=mesh
+    )
 
     def advance(state, batch):
         check_labels("probe, training images", batch["label"])
@@ -115,6 +108,7 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
     if not folder:
         return run(init(), lambda state: None)
     with contextlib.closing(checkpoint.Checkpoints(folder, 1)) as saved:
+        whole = partition.replicated(mesh)
         like = partition.laid_out(jax.eval_shape(init), whole)
         state, before = saved.restore(like) or (init(), 0.0)
         begun = time.perf_counter()
