@@ -47,15 +47,16 @@ def test_a_set_is_known_by_its_classes_and_names_wherever_it_lies(tmp_path):
     from PIL import Image
 
     for place in "here", "there":
-        for i in range(4):
-            file = tmp_path / place / "photos" / "train" / "ab"[i % 2] / f"{i}.png"
+        for i in range(8):
+            split = tmp_path / place / "photos" / ("train", "test")[i // 4]
+            file = split / "ab"[i % 2] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8)).save(file)
     task = runs.load("eval_quickstart.py").tasks.embedded.copy_and_resolve_references()
 
     def look(place):
         folder = str(tmp_path / place / "photos")
-        task.update(dict(set="folder", dir=folder, test="train"))
+        task.update(dict(set="folder", dir=folder, test="test"))
         return tasks.look("photos", task)
 
     assert look("here") == look("there")
