@@ -2,7 +2,8 @@
 
 Judges finished encoders: every task of the suite with every evaluator, for one checkpoint
 or several. DIR is a run's workdir (its newest checkpoint), `WORKDIR:best` (the one that
-`config.keep_best` kept) or a `checkpoints/STEP` in it.
+`config.keep_best` kept) or a `checkpoints/STEP` in it. Of several processes, as `main` has
+them, each makes its part of the images.
 """
 
 import functools

@@ -39,8 +39,9 @@ def make_extractor(encoder, mesh, normalize):
     """Makes `extract(params, batches, readouts) -> ({readout: [M F]}, labels [M])`.
 
     Float32 in numpy, one row a whole image, in order; `batches` come from
-    `data.pipeline.eval_batches`, their rows of this process, and images that couldn't be read are left out. Labels
-    may be sets of classes `[M C]`. For `readouts` (a tuple) see `make_reader`.
+    `data.pipeline.eval_batches`, the rows of this process (`sharing`), and images that
+    couldn't be read are left out. Labels may be sets of classes `[M C]`. For `readouts` (a
+    tuple) see `make_reader`.
     """
     whole = partition.replicated(mesh)
 

@@ -49,7 +49,8 @@ def augmented(config, encoder, params, normalize, batches, images):
 def cached(config, bank, mine=None):
     """The `Feed` of kept features: `bank` is `({readout: [M F]}, labels [M])`.
 
-    `mine` are the rows of a batch that are this process's; None: all. Every epoch is a shuffle of its own, and batch `step` depends on (seed, step) alone.
+    Every epoch is a shuffle of its own, and batch `step` depends on (seed, step) alone.
+    `mine` are the rows of it that are this process's; None: all.
     """
     kept, labels = bank
     count = len(labels)
