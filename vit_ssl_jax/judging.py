@@ -151,13 +151,13 @@ def run_tasks(config, there, trained, file, stop_requested, say):
     return results
 
 
-def load_alike(trained, load, *arguments):
+def load_alike(trained, load, *more):
     """What `load(trained, mesh, ...)` gives, a model and a state first; alike on all hosts.
 
     Raises UserError where a host can't load it, or has other weights.
     """
     with processes.together():
-        loaded = load(trained, *arguments)
+        loaded = load(trained, *more)
     if jax.process_count() > 1:
         state = loaded[1]
         digest = int(checkpoint.digest((state.params, state.ema)))
