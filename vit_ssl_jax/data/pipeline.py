@@ -58,8 +58,7 @@ def train_batches(
     rows: of every batch that are made here, sorted, in the place of a shard's.
     processes, threads: that prepare batches; None: see `workers.choose`.
     prefetch: batches made in advance.
-    stream: how augmentations are drawn, a key of `draws.STREAMS`.
-    max_broken: part of the source's images that may be broken, one at least.
+    stream, max_broken: see `draws.STREAMS` and `reading.check_broken`.
     augmentation: size, crop and so on, the keywords of `augment.make_augmentation`.
 
     label: int32 `[b]`, or uint8 `[b C]` of 0 and 1 where an image can have several.
@@ -69,9 +68,7 @@ def train_batches(
     Raises UserError if batch_size can't be split, for an augmentation that can't be,
     or when more images than that, 100 in a row or all are broken.
     """
-    if rows is None:
-        local, _ = split(batch_size, shard[1])
-        rows = range(shard[0] * local, (shard[0] + 1) * local)
+    rows = share(batch_size, *shard) if rows is None else rows
     local, piece = len(rows), piece_of(rows)
     if augmentation.get("pixels") == "fast":
         source = dataclasses.replace(source, quick=True)
@@ -193,6 +190,12 @@ def split(batch_size: int, processes: int) -> tuple[int, int]:
         )
     local = batch_size // processes
     return local, piece_of(range(local))
+
+
+def share(batch_size: int, index: int, count: int) -> range:
+    """The rows of a batch that are those of process `index` of `count`."""
+    local, _ = split(batch_size, count)
+    return range(index * local, (index + 1) * local)
 
 
 def piece_of(rows: Sequence[int]) -> int:

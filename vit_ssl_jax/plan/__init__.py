@@ -48,8 +48,30 @@ def plan(
     config = config.copy_and_resolve_references()
     devices, chip = topologies.get_devices(topology, say)
     config, run = make_run(config, encoder, devices, say)
+    figures = describe(config, run, topology, devices, chip)
+    start, module, costs, breaches = time.perf_counter(), None, None, None
+    compiled, refusal = compile_step(run, topologies.options(topology, chip))
+    figures["compile_seconds"] = round(time.perf_counter() - start, 1)
+    if compiled:
+        text = compiled.as_text()
+        module = hlo.parse(text)
+        costs = timing.kernel_costs(text, module, chip, say)
+    if compiled and chip and not figures["frozen"]:
+        kept = dict(dtype=config.vit.dtype, slices=partition.count_slices(devices))
+        breaches = contracts.violations(text, **kept)
+    figures["violations"] = breaches
+    figures |= measure_memory(config, run, compiled, refusal, figures)
+    figures |= read_buffers(module)
+    return figures | timing.read(module, costs, chip, figures, run, config)
+
+
+def describe(config, run, topology, devices, chip):
+    """What a plan says before anything is compiled."""
     probe = isinstance(run, probes.Run)
-    figures = dict(
+    flops = (
+        run.flops if probe else build.step_flops(config, devices) / config.batch_size
+    )
+    return dict(
         recipe=config.recipe,
         topology=topology or "devices",
         device=devices[0].device_kind,
@@ -64,26 +86,8 @@ def plan(
         frozen=probe,
         versions=versions(),
         hbm_bytes=memory_of(devices[0], topology, chip),
-        model_flops_per_image=(
-            run.flops
-            if probe
-            else build.step_flops(config, devices) / config.batch_size
-        ),
+        model_flops_per_image=flops,
     )
-    start, module, costs, breaches = time.perf_counter(), None, None, None
-    compiled, refusal = compile_step(run, topologies.options(topology, chip))
-    figures["compile_seconds"] = round(time.perf_counter() - start, 1)
-    if compiled:
-        text = compiled.as_text()
-        module = hlo.parse(text)
-        costs = timing.kernel_costs(text, module, chip, say)
-    if compiled and chip and not probe:
-        kept = dict(dtype=config.vit.dtype, slices=partition.count_slices(devices))
-        breaches = contracts.violations(text, **kept)
-    figures["violations"] = breaches
-    figures |= measure_memory(config, run, compiled, refusal, figures)
-    figures |= read_buffers(module)
-    return figures | timing.read(module, costs, chip, figures, run, config)
 
 
 def make_run(config, encoder, devices, say):
