@@ -61,11 +61,12 @@ def test_the_report_has_memory_by_name_and_no_word_of_training(planned):
 
 def test_what_does_not_fit_is_advised_more_pieces():
     _, run = probes.make_run(suite(), ENCODER, jax.devices(), print)
-    need = memory.Need(arguments=100, temporaries=1000)
-    found = probes.advise(run, need, 400, 64, 1)  # 8 images a device: 1, 2, 4, 8 pieces
+    need = memory.Need(arguments=10**8, temporaries=10**9)
+    # 8 images a device: 1, 2, 4, 8 pieces; what is kept whole is some MB.
+    found = probes.advise(run, need, 4 * 10**8, 64, 1)
     assert found["flags"] == "--config.evals.probe.accum=4"
-    assert found["bytes"] == 350
-    assert probes.advise(run, need, 150, 64, 1) is None
+    assert 350 * 10**6 < found["bytes"] < 353 * 10**6
+    assert probes.advise(run, need, 2 * 10**8, 64, 1) is None
 
 
 def test_the_encoder_is_the_published_one_of_the_protocol():

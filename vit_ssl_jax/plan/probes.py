@@ -11,7 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import build, evaluators, finished, partition, recipes, step, tasks
+from vit_ssl_jax import (
+    build,
+    evaluators,
+    finished,
+    memory,
+    partition,
+    recipes,
+    step,
+    tasks,
+)
 from vit_ssl_jax.data import source
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import features
@@ -19,6 +28,7 @@ from vit_ssl_jax.evaluators.probe import feeds, heads, programs, train
 from vit_ssl_jax.models.readouts import check_readout
 from vit_ssl_jax.xla import flops
 
+COPIES = 2  # of a batch's images once it goes in pieces, as compiled for v5e
 OTHERWISE = "mae"  # whose encoder is taken where a probe is by another's protocol
 
 
@@ -203,11 +213,15 @@ def bare(shapes):
 def advise(run, need, limit, batch_size, accum):
     """Pieces with which a device takes at most `limit` bytes: `{flags, bytes, how}`, or None.
 
-    By proportion: temporaries are those of a piece.
+    By proportion: temporaries are those of a piece, but for the parameters as they are
+    multiplied, in half the bytes, and the images of all pieces (COPIES).
     """
     each = batch_size // partition.ways(run.mesh)
+    kept = memory.shard_bytes(run.program.state[1]) // 2
+    images = COPIES * memory.shard_bytes(run.program.batch)
+    of_piece = max(need.temporaries - kept - images * (accum > 1), 0) * accum
     for pieces in range(accum + 1, each + 1):
-        total = need.arguments + need.outputs + need.temporaries * accum // pieces
+        total = need.arguments + need.outputs + kept + images + of_piece // pieces
         if each % pieces == 0 and total <= limit:
             flags = f"--config.evals.{run.name}.accum={pieces}"
             return dict(flags=flags, bytes=total, how="by proportion")
