@@ -266,3 +266,47 @@ def test_a_checkpoint_that_one_host_lacks_ends_both(trained, tmp_path):
     outputs = on_two_hosts(trained, tmp_path, (24, 24), "run")
     assert "error: there is no checkpoint under run" in outputs[1]
     assert re.search(r"error: on \S+: there is no checkpoint under run", outputs[0])
+
+
+SHARE = """
+import sys
+import jax
+import numpy as np
+from vit_ssl_jax import partition
+from vit_ssl_jax.distributed import clusters, processes
+from vit_ssl_jax.evaluators import sharing
+index, port = int(sys.argv[1]), sys.argv[2]
+processes.start(clusters.Group(f"localhost:{port}", 2, index), {}, 60)
+devices = np.array(jax.devices())[[0, 2, 1, 3]]  # as on a slice: hosts in turn
+mesh = jax.sharding.Mesh(devices.reshape(4, 1, 1), partition.MESH_AXES)
+rng = np.random.default_rng(0)
+whole = dict(image=rng.integers(0, 256, (12, 4, 4, 3), np.uint8), id=np.arange(12))
+whole |= dict(label=rng.integers(0, 2, (12, 5), np.uint8), valid=whole["id"] < 11)
+rows = sharing.rows_of(12, mesh)
+placed, rest = sharing.place({name: x[rows] for name, x in whole.items()}, mesh)
+for name, x in whole.items():
+    np.testing.assert_array_equal(partition.fetch(placed[name]), x)
+    assert name == "image" or (rest[name] == x).all()
+print("rows", *rows, flush=True)
+"""
+
+
+@pytest.mark.slow  # ~ 10 s
+def test_hosts_whose_devices_take_turns_make_one_batch():
+    """With sets of classes as labels; the rows of a process are apart."""
+    port = str(runs.free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, str(index), port],
+            cwd=runs.ROOT,
+            env=runs.environment(2),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    outputs, codes = finish(processes)
+    assert codes == [0, 0], outputs
+    assert "rows 0 1 2 6 7 8\n" in outputs[0]
+    assert "rows 3 4 5 9 10 11\n" in outputs[1]
