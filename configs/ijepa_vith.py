@@ -10,7 +10,7 @@ Masks are the published sampler's: every context is trimmed to the smallest of 1
 one GPU's, in raster order, and blocks never reach the last row and column. That leaves 69
 tokens an image on average, mostly of the top; the published figure belongs to that task.
 `:uniform` places blocks everywhere and trims none: 107 tokens, an easier prediction from
-more context. A step costs 856 GFLOPs an image within its static bound, with `:uniform` 927.
+more context. A step costs 820 GFLOPs an image within its static bound, with `:uniform` 927.
 """
 
 from ml_collections import ConfigDict
@@ -47,7 +47,7 @@ def get_config(variant=""):
         target_scale=(0.15, 0.2),
         target_aspect=(0.75, 1.5),
         min_keep=10,
-        max_context=128 if uniform else 112,  # of at most 225; 0: no bound
+        max_context=128 if uniform else 104,  # of at most 225; 0: no bound
         compat="none" if uniform else "official",
         trim_batch=128,  # images that are trimmed together: one GPU's
         ema_start=0.996,

@@ -52,12 +52,12 @@ def test_a_set_is_known_by_its_classes_and_names_wherever_it_lies(tmp_path):
             file = split / "ab"[i % 2] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8)).save(file)
-    task = runs.load("eval_quickstart.py").tasks.embedded.copy_and_resolve_references()
+    config = runs.load("eval_quickstart.py").copy_and_resolve_references()
 
     def look(place):
         folder = str(tmp_path / place / "photos")
-        task.update(dict(set="folder", dir=folder, test="test"))
-        return tasks.look("photos", task)
+        config.tasks.embedded.update(dict(set="folder", dir=folder, test="test"))
+        return tasks.look(config, "embedded")
 
     assert look("here") == look("there")
     assert look("here")["splits"]["train"][0] == 4
@@ -65,4 +65,4 @@ def test_a_set_is_known_by_its_classes_and_names_wherever_it_lies(tmp_path):
         tmp_path / "there" / "photos" / "train" / "a" / "9.png"
     )
     assert look("here") != look("there")
-    assert "config.tasks.photos: " in look("nowhere")["missing"]
+    assert "config.tasks.embedded: " in look("nowhere")["missing"]

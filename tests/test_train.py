@@ -137,6 +137,16 @@ def test_a_finished_run_repeats_its_summary_without_a_step(trained):
     assert runs.metrics(workdir) == before
 
 
+def test_a_finished_run_keeps_what_it_was_trained_with(trained, capsys):
+    config, workdir, _ = trained
+    before = (workdir / "config.json").read_text()
+    other = config.copy_and_resolve_references()
+    other.seed = 5
+    train.train(other, workdir)
+    assert "config.seed: 0 -> 5 (not written" in capsys.readouterr().out
+    assert (workdir / "config.json").read_text() == before
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_last_whole_one(trained, tmp_path):
     config, workdir, _ = trained
     copy = tmp_path / "copy"

@@ -176,7 +176,7 @@ def read_whole_config(saved):
         config = json.loads(file.read_text())
         if not isinstance(config, dict):
             raise TypeError("it is no dict")
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} can't be read ({error}), and only it says how the encoder was "
             "trained; copy it there from the run that wrote the checkpoint"

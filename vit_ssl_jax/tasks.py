@@ -5,7 +5,7 @@ import os
 import socket
 
 from vit_ssl_jax import evaluators
-from vit_ssl_jax.data import sources
+from vit_ssl_jax.data import pairs, sources
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 
@@ -18,7 +18,7 @@ def open_tasks(config, say):
     Raises UserError where none is there, and, of several hosts, where one lacks data that
     others have, or has other images than process 0.
     """
-    found = {name: look(name, task) for name, task in config.tasks.items()}
+    found = {name: look(config, name) for name in config.tasks}
     hosts = processes.tell_all(dict(host=socket.gethostname(), found=found))
     check_alike(hosts)
     for name, one in found.items():
@@ -31,13 +31,15 @@ def open_tasks(config, say):
     return tasks
 
 
-def look(name, task):
+def look(config, name):
     """What this host has of a task: `{missing: why, or "", splits: {split: identity}}`."""
-    splits = {}
+    task, splits = config.tasks[name], {}
     try:
+        maps = wanted(choose_evaluators(config, task)[0], "maps")
+        opener = pairs.open_pairs if maps else open_source
         for split in filter(None, (task[key] for key in SPLITS)):
-            source = open_source(task.set, task.dir, split, label=task.label)
-            if not source.num_classes:
+            source = opener(task.set, task.dir, split, label=task.label)
+            if not source.num_classes and not maps:
                 raise UserError(f"{source.name} has no labels")
             splits[split] = identify(source)
     except UserError as error:
@@ -97,11 +99,15 @@ def choose_evaluators(config, task):
     """
     splits = dict(bank=task.train, select=task.select, queries=task.test)
     task_settings = dict(splits, split=task.test, metric=task.metric)
-    evals, whole = {}, False
+    evals = {}
     for name, settings in config.evals.to_dict().items():
         known = evaluators.keys(name)
         told = {key: value for key, value in task_settings.items() if key in known}
         evals[name] = settings | told
-        c = evaluators.read_config(name, evals[name])
-        whole |= evaluators.find(name).wants(c).model
-    return evals, whole
+    return evals, wanted(evals, "model")
+
+
+def wanted(evals, what):
+    """Whether one of the evaluators, `{name: settings}`, wants `what`, of `Wants`."""
+    configs = {name: evaluators.read_config(name, evals[name]) for name in evals}
+    return any(getattr(evaluators.find(n).wants(c), what) for n, c in configs.items())

@@ -79,13 +79,15 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
         open_source=open_source,
     )
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
-    lines.append(probe.line)
     run, open_feed = feeds.choose(config, run, source, loaded)
-    console.introduce(config, run, dict.fromkeys(lines))
+    console.introduce(config, run, dict.fromkeys([*lines, probe.line]))
     begin = starting.begin(config, run, probe, evals.names, workdir)
     checkpoints, ready, start = begin.checkpoints, begin.ready, int(begin.state.step)
-    changed = folder.write_config(config, workdir, vit_ssl_jax.__version__)
-    changed += train_data.write_card(card, workdir)
+    done = start == run.steps
+    changed = folder.write_config(
+        config, workdir, vit_ssl_jax.__version__, finished=done
+    )
+    changed += train_data.write_card(None if done else card, workdir)
     log = Writer(workdir, start=start, steps=run.steps)
     with contextlib.closing(log), fit.explained(config, run, ready):
         console.say_start(run, start, begin.notes, changed)

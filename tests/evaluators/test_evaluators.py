@@ -21,7 +21,8 @@ def settings_in_recipes():
 
 def test_evaluators_are_found_by_their_files():
     assert evaluators.names() == [
-        *("classify", "fewshot", "knn", "linear", "pretext", "probe", "uniformity")
+        *("classify", "depth", "fewshot", "knn", "linear", "pretext", "probe"),
+        *("segmentation", "uniformity"),
     ]
 
 

@@ -1,6 +1,6 @@
 """All families of published recipes, in the order of the document."""
 
-from tests.published import finetuning, pretraining, probes, small_sets, transfer
+from tests.published import dense, finetuning, pretraining, probes, small_sets, transfer
 
 ALL = (
     *pretraining.ALL,
@@ -8,4 +8,5 @@ ALL = (
     *finetuning.ALL,
     *transfer.ALL,
     *probes.ALL,
+    *dense.ALL,
 )

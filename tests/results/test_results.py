@@ -62,7 +62,8 @@ def test_fine_tuning_counts_with_what_it_began_with(tmp_path):
     for i, (start, top1) in enumerate(
         [("up0", 0.5), ("up1", 0.6), ("mae", 0.9), ("gone", 0.8), ("", 0.3)]
     ):
-        start = start and tmp_path / start
+        best = ":best" * (start == "up1")  # a run, or its best
+        start = start and f"{tmp_path / start}{best}"
         write(tmp_path / f"ft{i}", "finetune", top1, seed=i, init_from=start)
     rows = __main__.results(sorted(tmp_path.glob("ft*")))
     assert sorted(row["values"] for row in rows) == [
@@ -153,6 +154,17 @@ def test_a_torn_config_is_told(tmp_path):
     (tmp_path / "a" / "config.json").write_text('{"recipe": ')
     with pytest.raises(UserError, match="can't be read"):
         __main__.results([tmp_path])
+
+
+def test_damaged_metrics_are_left_out(tmp_path):
+    write(tmp_path / "a", "mae_vitb", 0.5)
+    with open(tmp_path / "a" / "metrics.jsonl", "ab") as file:
+        file.write(
+            b'3\n[1]\n{"eval/knn/x/top1": \n\xff\xfe\n{"eval/linear/x/top1": 0.7}\n'
+        )
+        file.write(b"[" * 100_000 + b"\n")
+    (row,) = __main__.results([tmp_path])[:1]
+    assert row["values"] == [50.0] or row["values"] == [70.0]
 
 
 def test_published_rows_belong_to_recipes_that_exist():

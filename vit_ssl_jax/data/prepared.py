@@ -7,14 +7,13 @@ needed is parsed.
 
 import concurrent.futures
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
 from etils import epath
 
-from vit_ssl_jax.data import decoding, labels, stores
+from vit_ssl_jax.data import decoding, labels, stores, unprepared
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
@@ -22,14 +21,6 @@ FORMAT = "array_record"
 AT_RANDOM = "readahead_buffer_size:0,max_parallelism:0"  # how a file's end is read
 OPENED = 32  # files at a time
 DEFAULT_DIRECTORY = "~/tensorflow_datasets"
-IMAGENET = (
-    "ImageNet comes from image-net.org, for those who register: put "
-    "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into SRC as they are, then "
-    "python -m vit_ssl_jax.data.prepare SRC DST --name=imagenet2012 "
-    "--labels=ILSVRC2012_validation_ground_truth.txt (meta.mat of the development kit "
-    "beside it) and --config.data.dir=DST; or unpack them to DIR/train/CLASS and "
-    "DIR/val, then --config.data.name=folder --config.data.dir=DIR"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +44,7 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
     """
     import tensorflow_datasets as tfds  # here because it is slow to import
 
-    top = epath.Path(directory or DEFAULT_DIRECTORY).expanduser()
-    if stores.is_stored(top):
-        stores.check(top)
-    folder = _find_version(top, name.replace(":", "/"))
-    builder = tfds.builder_from_directory(folder)
-    _check(name, folder, builder.info, split)
+    builder, folder = open_builder(name, directory, split)
     where, features = f"{name} in {folder}", builder.info.features
     image_key = labels.choose(features, tfds.features.Image, "image")
     if not image_key:
@@ -67,7 +53,7 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
     count = functools.partial(_count_classes, builder, where)
     labelling = labels.find_label(features, label, where, count)
     keys = image_key, *labelling.needs
-    length, read_features = _open_features(builder, where, split, keys)
+    length, read_features = open_features(builder, where, split, keys)
 
     def read(i: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
         record = read_features(i)
@@ -79,7 +65,20 @@ def open_records(name: str, directory: str, split: str, label: str) -> Records:
     return Records(folder, length, read, labelling)
 
 
-def _open_features(
+def open_builder(name: str, directory: str, split: str):
+    """The builder of a prepared set and its folder; raises as `open_records`."""
+    import tensorflow_datasets as tfds
+
+    top = epath.Path(directory or DEFAULT_DIRECTORY).expanduser()
+    if stores.is_stored(top):
+        stores.check(top)
+    folder = _find_version(top, name.replace(":", "/"))
+    builder = tfds.builder_from_directory(folder)
+    _check(name, folder, builder.info, split)
+    return builder, folder
+
+
+def open_features(
     builder, where: str, split: str, keys: Iterable[str]
 ) -> tuple[int, Callable[[int], dict]]:
     """The number of records, and i -> some features of record i, images encoded."""
@@ -112,7 +111,7 @@ def _count_classes(builder, where: str, key: str) -> int:
     """Classes of an integer feature, by its largest value; reads all records."""
     values = set()
     for split in builder.info.splits:
-        length, read = _open_features(builder, where, split, [key])
+        length, read = open_features(builder, where, split, [key])
         values.update(read(i)[key] for i in range(length))
     if min(values) < 0:
         raise UserError(
@@ -148,36 +147,7 @@ def _find_version(top: epath.Path, name: str) -> epath.Path:
     raise UserError(
         f"data set {name!r} is neither embedded, folder, tars, huggingface or fake, nor "
         f"prepared in {top} "
-        f"({there}). {_how_to_prepare(name, top)}"
-    )
-
-
-def _how_to_prepare(name: str, top: epath.Path) -> str:
-    """What to do for a set that isn't there, as the end of a message."""
-    import tensorflow_datasets as tfds
-
-    base = name.split("/")[0]
-    if base == "imagenet2012":
-        return IMAGENET
-    known = tfds.list_builders(with_community_datasets=False)
-    if base not in known:
-        close = difflib.get_close_matches(base, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        return f"TFDS knows no set of that name{hint}"
-    try:
-        manual = tfds.builder_cls(base).MANUAL_DOWNLOAD_INSTRUCTIONS
-    except ImportError:  # of TensorFlow
-        manual = None
-    if manual:
-        return (
-            "It has to be downloaded by hand first (tensorflow.org/datasets/catalog/"
-            f"{base}); as a folder of images it needs no preparing: "
-            "--config.data.name=folder --config.data.dir=DIR"
-        )
-    return (
-        "To download and prepare a TFDS set (some need TensorFlow for it): python -c "
-        f'\'import tensorflow_datasets as tfds; tfds.data_source("{name}", '
-        f'data_dir="{top}")\''
+        f"({there}). {unprepared.how_to_prepare(name, top)}"
     )
 
 

@@ -24,7 +24,8 @@ class Source:
 
     name: for messages, e.g. "cifar10 'train'".
     read: i -> (image, label); encoded bytes or uint8 `[h w 3]`; an int, or uint8
-        `[num_classes]`, 1 at all that are right, where that can be several.
+        `[num_classes]`, 1 at all that are right, where that can be several. Of `pairs`
+        the label is a map, encoded or `[h w]`.
     where: i -> what to call image i in a message, e.g. its path.
     class_names: one per class; num_classes is 0 where there are no labels.
     no_label: the label that says that there is none: -1, or zeros.

@@ -44,6 +44,7 @@ class Wants:
     labels: bool = True  # it can't do without
     model: bool = False  # the whole model, not the encoder alone
     pixels: bool = False  # raw pixels in the place of features will do
+    maps: bool = False  # its splits are images with maps (`data.pairs`), no labels
 
     @property
     def splits(self):

@@ -1,6 +1,6 @@
 """The splits that evaluators read, and their batches."""
 
-from vit_ssl_jax.data import pipeline, sources
+from vit_ssl_jax.data import pairs, pipeline, sources
 from vit_ssl_jax.distributed.signals import Stopped
 from vit_ssl_jax.evaluators import sharing
 
@@ -27,13 +27,13 @@ class Splits:
             return *own, settings[key]
         return *self._own, settings[key]
 
-    def open(self, split):
-        """The source of a split; raises UserError where there is none."""
-        if split not in self._sources:
+    def open(self, split, maps=False):
+        """The source of a split, of `pairs` with `maps`; UserError where there is none."""
+        if (split, maps) not in self._sources:
             name, folder, label, part = split
-            source = self._open_source(name, folder, part, label=label)
-            self._sources[split] = source
-        return self._sources[split]
+            opener = pairs.open_pairs if maps else self._open_source
+            self._sources[split, maps] = opener(name, folder, part, label=label)
+        return self._sources[split, maps]
 
     def plain(self, split):
         """Evaluation batches, once over the split: their rows of this process.
@@ -50,9 +50,10 @@ class Splits:
                 raise Stopped
             yield batch
 
-    def record(self, split):
+    def record(self, split, maps=False):
         """Which images they are and how they are resized, for a record."""
-        return {"images": list(split), "number": len(self.open(split)), **self._whole}
+        number = len(self.open(split, maps))
+        return {"images": list(split), "number": number, **self._whole}
 
     def augmented(self, split, start, **cut):
         """Training batches from step `start` on, cut as `pipeline.train_batches` says.

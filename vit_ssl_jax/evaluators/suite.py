@@ -47,7 +47,7 @@ class Suite:
             every = settings.get("every_epochs", 0.0)
             if every < 0:
                 continue
-            wants = module.wants(c)
+            wants = self._wants[name] = module.wants(c)
             self._split[name] = functools.partial(self._splits.identify, settings)
             why = "the data has no labels"
             if labelled or not wants.labels:
@@ -58,7 +58,7 @@ class Suite:
                     why += f" (--config.evals.{name}.every_epochs=-1: never)"
                 say(f"evaluator {name} is off: {why}")
                 continue
-            self._evaluate[name], self._wants[name] = module.make(c, run), wants
+            self._evaluate[name] = module.make(c, run)
             self._every[name] = round(every * run.steps_per_epoch) if every else 0
 
     def _open(self, name, keys, labelled):
@@ -90,7 +90,7 @@ class Suite:
         return ""
 
     def _source(self, name, key):
-        return self._splits.open(self._split[name](key))
+        return self._splits.open(self._split[name](key), self._wants[name].maps)
 
     @property
     def names(self):
@@ -159,15 +159,15 @@ class Suite:
             known[name] = self._evaluate[name](state, self._inputs(name, features_of))
 
     def _inputs(self, name, features_of):
-        split, splits = self._split[name], self._splits
+        split, splits, maps = self._split[name], self._splits, self._wants[name].maps
         return evaluators.Inputs(
             features=lambda key: features_of(split(key)),
             plain=lambda key: splits.plain(split(key)),
             augmented=lambda key, start, **cut: splits.augmented(
                 split(key), start, **cut
             ),
-            source=lambda key: splits.open(split(key)),
-            record=lambda key: splits.record(split(key)),
+            source=lambda key: splits.open(split(key), maps),
+            record=lambda key: splits.record(split(key), maps),
             folder=self._folder / name if self._folder else None,
             stop_requested=self._stop_requested,
             say=self._say,

@@ -16,7 +16,7 @@ import sys
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.results import published, runs
 
-HEADLINES = re.compile(r"(top1|mean_per_class)$")
+HEADLINES = re.compile(r"(top1|mean_per_class|miou|rmse)$")
 COLUMNS = ("recipe", "settings", "evaluation", "metric", "steps", "runs", "values")
 
 
@@ -26,8 +26,8 @@ def results(paths, metrics=""):
     Runs are repetitions of each other where their configs, and those of the evaluation,
     differ in seeds, folders and the like alone; of runs that began with the encoder of
     another, that one's config counts, too. `metrics` is a regular expression of the
-    metrics that are wanted; "" stands for accuracies, of a probe's grid only the best
-    head's. Raises UserError where a path holds no run.
+    metrics that are wanted; "" stands for accuracies, mIoU and RMSE, of a probe's grid
+    only the best head's. Raises UserError where a path holds no run.
     """
     try:
         re.compile(metrics)

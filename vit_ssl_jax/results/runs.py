@@ -20,7 +20,10 @@ FREE = {
 }
 
 # Metrics that are shares, told in per cent.
-PER_CENT = ("top1", "top5", "mean_per_class", "std")
+PER_CENT = (
+    *("top1", "top5", "mean_per_class", "std"),
+    *("miou", "pixel_accuracy", "mean_accuracy", "delta1"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +118,8 @@ def began_with(path):
     """Settings of the run at `path`, whose encoder another began with; {} for ""."""
     if not path:
         return {}
-    run = pathlib.Path(path)  # one in a bucket isn't looked up
-    run = run.parent.parent if run.parent.name == "checkpoints" else run
+    run = pathlib.Path(path.removesuffix(":best"))  # one in a bucket isn't looked up
+    run = run.parent.parent if run.parent.name in ("checkpoints", "best") else run
     if run.is_file():
         return {"init_from": run.name}  # weights that other code saved
     before = read_json(run / "config.json") if (run / "config.json").exists() else {}
@@ -132,7 +135,7 @@ def read_evaluators(file):
     for row in read_rows(file):
         mine = {k[5:]: v for k, v in row.items() if k.startswith("eval/")}
         newest |= mine
-        step = row["step"] if mine else step
+        step = row.get("step", step) if mine else step
     return step, newest
 
 

@@ -56,17 +56,21 @@ def open_workdir(path):
     return path
 
 
-def write_config(config, path, version):
+def write_config(config, path, version, *, finished=False):
     """Writes config.json and versions.json; returns the keys that a resume changed.
 
-    Called only once the checkpoint has been found to fit the config.
+    Called only once the checkpoint has been found to fit the config. A `finished` run
+    keeps what it has.
     """
     new = json.loads(config.to_json_best_effort())
     file = path / "config.json"
     try:
         old = json.loads(file.read_text()) if file.exists() else new
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         old = {"config.json": "(can't be read)"}
+    if finished and file.exists():
+        changed = _differences(old, new)
+        return [f"{line} (not written: the run is finished)" for line in changed]
     if jax.process_index() == 0:
         replace(file, json.dumps(new, indent=2, sort_keys=True) + "\n")
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -112,7 +112,7 @@ def cut_back(path, step):
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     replace(path, "".join(kept))
     return kept
@@ -120,11 +120,11 @@ def cut_back(path, step):
 
 def read_rows(file):
     """The rows of a metrics.jsonl, as dicts; a line torn by a kill is left out."""
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError):
+    rows, text = [], file.read_bytes() if file.exists() else b""
+    for line in text.decode(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def read_metrics(workdir, prefix):

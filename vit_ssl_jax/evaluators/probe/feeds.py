@@ -32,18 +32,25 @@ def augmented(config, encoder, params, normalize, batches, images):
     read_piece = features.make_reader(encoder, normalize, config.readouts)
 
     def read(params, batch):
-        image, accum = batch["image"], config.accum
-        # Piece i holds images i, i + accum, ...: each stays on its device.
-        pieces = image.reshape(len(image) // accum, accum, *image.shape[1:])
-        by_piece = jax.lax.map(
-            lambda piece: read_piece(params, partition.pin_batch(piece)),
-            pieces.swapaxes(0, 1),
-        )
-        return jax.tree.map(
-            lambda x: x.swapaxes(0, 1).reshape(len(image), x.shape[-1]), by_piece
-        )
+        read_one = functools.partial(read_piece, params)
+        return in_pieces(read_one, batch["image"], config.accum)
 
     return Feed(batches, read, params, images)
+
+
+def in_pieces(read, image, accum):
+    """Features of a batch that goes through the encoder in `accum` pieces: `[B ...]`.
+
+    `read(image [b H W 3])` gives them, a tree of `[b ...]`.
+    """
+    # Piece i holds images i, i + accum, ...: each stays on its device.
+    pieces = image.reshape(len(image) // accum, accum, *image.shape[1:])
+    by_piece = jax.lax.map(
+        lambda piece: read(partition.pin_batch(piece)), pieces.swapaxes(0, 1)
+    )
+    return jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(len(image), *x.shape[2:]), by_piece
+    )
 
 
 def cached(config, bank, mine=None):

@@ -105,10 +105,18 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
 
     how = dict(steps=steps, advance=advance, stop_requested=stop_requested, say=say)
     run = functools.partial(loop, config, feed, **how)
+    return resume(folder, init, partition.replicated(mesh), run)
+
+
+def resume(folder, init, whole, run):
+    """What `run(state, save)` returns, begun by `init()` or where `folder` is.
+
+    `save(state)` saves there; without a folder it does nothing. `whole` is the sharding
+    of the state.
+    """
     if not folder:
         return run(init(), lambda state: None)
     with contextlib.closing(checkpoint.Checkpoints(folder, 1)) as saved:
-        whole = partition.replicated(mesh)
         like = partition.laid_out(jax.eval_shape(init), whole)
         state, before = saved.restore(like) or (init(), 0.0)
         begun = time.perf_counter()
@@ -118,7 +126,9 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
         )
 
 
-def loop(config, feed, state, save, *, advance, steps, stop_requested, say):
+def loop(
+    config, feed, state, save, *, advance, steps, stop_requested, say, name="probe"
+):
     """Steps until the end or until a stop is requested; returns the state, saved."""
     start = int(state.step)
     batches = feed.batches(start)
@@ -128,7 +138,7 @@ def loop(config, feed, state, save, *, advance, steps, stop_requested, say):
         state, losses = advance(state, next(batches))
         if done % -(-steps // 10) == 0:
             least = min(float(x.min()) for x in jax.device_get(losses).values())
-            say(f"probe: step {done} of {steps}, lowest loss of a head {least:.4f}")
+            say(f"{name}: step {done} of {steps}, lowest loss of a head {least:.4f}")
         if done % config.checkpoint_every == 0:
             save(state)
     save(state)
@@ -212,10 +222,7 @@ def check_batch(config, mesh):
 
 
 def check_folder(config, feed, folder, about):
-    """Notes whose probe is in a folder; UserError where it holds another's.
-
-    Process 0 looks, and all hear of it.
-    """
+    """Notes whose probe is in a folder, for all processes; UserError if it's another's."""
     path = open_workdir(folder) / "probe.json"
     new = dataclasses.asdict(config) | about
     for key in ("accum", "checkpoint_every"):  # change nothing that is learned
