@@ -10,7 +10,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vit_ssl_jax import arguments, finished, partition, tasks
-from vit_ssl_jax.distributed import processes, signals
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.distributed.signals import Stopped, agree, stop_on_signal
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
 from vit_ssl_jax.results import side_by_side
@@ -36,8 +37,8 @@ def judge(config, paths, workdir, say):
         for folder, one in trained.items()
     }
     by_checkpoint = {}
-    with signals.stop_on_signal() as requested:
-        stop_requested = signals.agree(requested)
+    with stop_on_signal() as requested:
+        stop_requested = agree(requested)
         for folder in trained:
             if jax.process_index() == 0:
                 outs[folder].mkdir(exist_ok=True)
@@ -48,7 +49,7 @@ def judge(config, paths, workdir, say):
                 results = run_tasks(
                     config, there, trained[folder], file, stop_requested, say
                 )
-            except signals.Stopped:
+            except Stopped:
                 say("stopped; the same command continues with the task it was at")
                 return by_checkpoint
             by_checkpoint[str(folder)] = results
