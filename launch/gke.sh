@@ -4,6 +4,7 @@
 #   docker build -f launch/Dockerfile -t IMAGE . && docker push IMAGE
 #   launch/gke.sh --image=IMAGE --pods=2 --gpus=8 --config=configs/NAME.py \
 #       --workdir=gs://BUCKET/RUN [-- flags of main]
+#   launch/gke.sh ... --config=configs/eval_NAME.py --checkpoint=gs://BUCKET/RUN[,...] [-- flags of evaluate]
 #   kubectl logs -f -l batch.kubernetes.io/job-name=NAME,batch.kubernetes.io/job-completion-index=0
 #   kubectl delete job/NAME service/NAME      # stops it, saved; apply again to go on
 #
@@ -30,14 +31,17 @@ json() {
 # fill KEY VALUE: puts a value into the manifest.
 fill() { manifest=${manifest//"@$1@"/"$2"}; }
 
-pods=1 gpus=8 image='' accelerator='' spot='' claim='' name=vit-ssl-jax config='' workdir='' more=()
-parse "pods gpus image accelerator claim name config workdir" "spot dry_run" "$@"
+pods=1 gpus=8 image='' accelerator='' spot='' claim='' name=vit-ssl-jax
+parse "pods gpus image accelerator claim name config workdir checkpoint" "spot dry_run" "$@"
 number pods
 number gpus
 [[ $image ]] || die "give --image=IMAGE; docker build -f launch/Dockerfile makes it"
 [[ $config ]] || die "give --config=configs/NAME.py"
-[[ $workdir == gs://?* || ($claim && $workdir == /data/?*) ]] ||
-  die "--workdir: '$workdir' goes with the pod; give --workdir=gs://BUCKET/RUN, or --claim=NAME and --workdir=/data/RUN"
+IFS=, read -ra places <<<"${workdir:-$checkpoint}" # where it is written
+for place in "${places[@]-}"; do
+  [[ $place == gs://?* || ($claim && $place == /data/?*) ]] ||
+    die "--workdir: '$place' goes with the pod; give --workdir=gs://BUCKET/RUN, or --claim=NAME and --workdir=/data/RUN"
+done
 for word in name claim; do
   [[ ! ${!word} && $word == claim || ${!word} =~ ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$ ]] ||
     die "--$word: '${!word}' isn't a name in Kubernetes; lower-case letters, digits and dashes"
@@ -60,5 +64,5 @@ fill GPUS "$gpus"
 fill IMAGE "$image"
 fill NODES "${nodes#, }"
 fill DATA "$data"
-fill ARGS "$(json --config="$config" --workdir="$workdir" ${more[@]+"${more[@]}"})"
+fill ARGS "$(with_flags json)"
 if [[ $dry_run ]]; then echo "$manifest"; else kubectl apply -f - <<<"$manifest"; fi

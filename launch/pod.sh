@@ -2,12 +2,12 @@
 # In a pod of launch/gke.yaml: one process of the run, and what Kubernetes is told of its end.
 #
 # Status 0 ends the whole job, and only pod 0 may say so, when the run is finished. 75 asks
-# for another pod: after a stop (a spot node leaves: main saves and ends with 0), and on all
-# other pods, which can't know. Any other status is main's error.
+# for another pod: after a stop (a spot node leaves: it saves and ends with 0), and on all
+# other pods, which can't know. Any other status is an error of main, or of evaluate.
 set -uo pipefail
 log=${TMPDIR:-/tmp}/pod.log
 # A spot node may be long in coming: for a day the pods wait for each other.
-python -m vit_ssl_jax.main --coordinator="$COORDINATOR" --num_processes="$PODS" \
+bash "$(dirname "$0")/start.sh" --coordinator="$COORDINATOR" --num_processes="$PODS" \
   --process_id="$JOB_COMPLETION_INDEX" --start_timeout=86400 "$@" > >(tee "$log") 2>&1 &
 run=$!
 asked=''

@@ -2,7 +2,7 @@
 # What the launch scripts share: messages, quoting, and commands that --dry_run only prints.
 set -euo pipefail
 exec 3>&1
-dry_run=''
+dry_run='' config='' workdir='' checkpoint='' more=()
 
 die() {
   echo "error: $*" >&2
@@ -43,7 +43,7 @@ parse() {
     elif [[ $1 == --* && $1 != *=* && $switches == *" $flag "* ]]; then
       printf -v "$flag" yes
     elif [[ $1 == --config.* ]]; then
-      die "$1 goes to main: put it after --"
+      die "$1 goes to main or evaluate: put it after --"
     elif [[ $values == *" $flag "* ]]; then
       die "--$flag needs a value: --$flag=..."
     else
@@ -52,6 +52,15 @@ parse() {
     fi
     shift
   done
+}
+
+# What is started: main, or evaluate where there is a --checkpoint.
+module() { if [[ $checkpoint ]]; then echo vit_ssl_jax.evaluate; else echo vit_ssl_jax.main; fi; }
+
+# with_flags COMMAND...: runs it with the flags of main, or of evaluate, behind.
+with_flags() {
+  "$@" --config="$config" ${checkpoint:+--checkpoint="$checkpoint"} \
+    ${workdir:+--workdir="$workdir"} ${more[@]+"${more[@]}"}
 }
 
 # number NAME: ends unless the variable is a whole number above 0.

@@ -2,6 +2,7 @@
 # A run on GPUs under SLURM: one job, NODES x GPUS tasks of one GPU each.
 #
 #   launch/slurm.sh --nodes=2 --gpus=8 --config=configs/NAME.py --workdir=DIR [-- flags of main]
+#   launch/slurm.sh ... --config=configs/eval_NAME.py --checkpoint=DIR[,DIR] [-- flags of evaluate]
 #
 #   --nodes=N, --gpus=N   nodes, and GPUs of each (1, 1); --cpus=N of a task (8)
 #   --time=24:00:00       of one go; the job saves two minutes before its end, and goes on
@@ -11,7 +12,7 @@
 #   --python=FILE         of the environment that has the package (python)
 #   --dry_run             prints what would be submitted
 #
-# The workdir and this folder must be visible on all nodes. `main` finds the other tasks by
+# The workdir, checkpoints and this folder must be visible on all nodes. `main` finds the other tasks by
 # SLURM's variables. A task sees all GPUs of its node and takes the one of its local number,
 # which is why there is no --gpus-per-task.
 set -euo pipefail
@@ -19,13 +20,13 @@ set -euo pipefail
 . "$(dirname "$0")/shell.sh"
 
 nodes=1 gpus=1 cpus=8 time=24:00:00 partition='' account='' constraint='' name=vit_ssl_jax
-python=python config='' workdir='' more=()
-parse "nodes gpus cpus time partition account constraint name python config workdir" dry_run "$@"
+python=python
+parse "nodes gpus cpus time partition account constraint name python config workdir checkpoint" dry_run "$@"
 number nodes
 number gpus
 number cpus
 [[ $config ]] || die "give --config=configs/NAME.py"
-[[ $workdir ]] || die "give --workdir=DIR, a folder that all nodes see"
+[[ $workdir || $checkpoint ]] || die "give --workdir=DIR, a folder that all nodes see"
 [[ $time =~ ^([0-9]+-)?[0-9]+(:[0-9]+)*$ ]] || die "--time: '$time' isn't like 24:00:00 or 2-00:00:00"
 [[ $name =~ ^[A-Za-z0-9_.-]+$ ]] || die "--name: '$name' isn't a name for a job; letters, digits, _ . -"
 [[ $dry_run ]] || command -v sbatch >/dev/null ||
@@ -36,7 +37,7 @@ command=(sbatch --job-name="$name" --nodes="$nodes" --ntasks-per-node="$gpus"
   --open-mode=append --requeue --signal=TERM@120
   ${partition:+--partition="$partition"} ${account:+--account="$account"}
   ${constraint:+--constraint="$constraint"})
-main=$(line "$python" -m vit_ssl_jax.main --config="$config" --workdir="$workdir" ${more[@]+"${more[@]}"})
+main=$(with_flags line "$python" -m "$(module)")
 script="#!/bin/bash
 # At --time minus two minutes main gets SIGTERM, saves and says so: then once more.
 begun=\$(wc -l <\"$name-\$SLURM_JOB_ID.out\")

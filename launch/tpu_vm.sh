@@ -5,7 +5,7 @@
 # ACTION
 #   create   asks for the slice and waits until it is there
 #   install  puts the package on all its hosts, into a virtual environment
-#   run      starts `python -m vit_ssl_jax.main` on all hosts; it outlives the connection
+#   run      starts `python -m vit_ssl_jax.main` on all hosts, or `evaluate`; it outlives the connection
 #   logs     follows the run's output (host 0), to its end
 #   loop     all of these; after a preemption all again, until the run is finished
 #   status   the slice's state, and what the run says: running, finished, stopped, failed
@@ -22,17 +22,18 @@
 #   --setup=COMMAND    install: what each host does at last, to mount its data, say
 #   --config=FILE      configs/NAME.py, as the package has it
 #   --workdir=DIR      gs://BUCKET/..., or a host's own folder for a slice of one host
+#   --checkpoint=DIR   judges finished runs, DIR[,...]: `evaluate`; --workdir= may be left out
 #   --delete           loop: gives the slice back when the run is finished
 #   --poll=SECONDS     between looks at the slice (30)
 #   --dry_run          prints the commands, one a line, and runs none
-# What follows `--` goes to main: -- --config.batch_size=1024
+# What follows `--` goes to main, or to evaluate: -- --config.batch_size=1024
 set -euo pipefail
 # shellcheck source=launch/shell.sh
 . "$(dirname "$0")/shell.sh"
 
 # What can be known before anything is asked for.
 check() {
-  local several='' size=${type##*-}
+  local several='' size=${type##*-} places folder
   [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
     die "--name: '$name' isn't a name for a slice; lower-case letters, digits and dashes, --name=my-run"
   [[ $poll =~ ^[0-9]+$ ]] || die "--poll: '$poll' isn't a number of seconds"
@@ -43,12 +44,14 @@ check() {
   fi
   if [[ $action == run || $action == loop ]]; then
     [[ $config ]] || die "give --config=configs/NAME.py"
-    [[ $workdir ]] || die "give --workdir=gs://BUCKET/RUN"
-    if [[ $workdir != gs://?* && $several ]]; then
-      die "--workdir: the hosts of a $type don't share $workdir; give --workdir=gs://BUCKET/RUN"
-    elif [[ $workdir != gs://?* && $action == loop ]]; then
-      die "--workdir: $workdir goes when the slice does; give --workdir=gs://BUCKET/RUN"
-    fi
+    [[ $workdir || $checkpoint ]] || die "give --workdir=gs://BUCKET/RUN"
+    IFS=, read -ra places <<<"${workdir:-$checkpoint}" # where it is written
+    for folder in "${places[@]}"; do
+      [[ $folder == gs://?* || ! $several ]] ||
+        die "--workdir: the hosts of a $type don't share $folder; give --workdir=gs://BUCKET/RUN"
+      [[ $folder == gs://?* || $action != loop ]] ||
+        die "--workdir: $folder goes when the slice does; give --workdir=gs://BUCKET/RUN"
+    done
   fi
   [[ ! $package || $package == git+* || -f $package ]] ||
     die "--package: $package isn't a file; give a wheel, or git+https://..."
@@ -165,8 +168,7 @@ install() {
 
 run() {
   local main
-  main=$(line venv/bin/python -m vit_ssl_jax.main --config="$config" --workdir="$workdir" \
-    ${more[@]+"${more[@]}"})
+  main=$(with_flags line venv/bin/python -m "$(module)")
   ssh_ all "$here if $alive; then echo 'a run is on: stop it first' >&2; exit 1; fi;\
  rm -f code; $start $main $started"
 }
@@ -234,17 +236,15 @@ loop() {
     *) sleep "$poll" ;;
     esac
   done
-  say "the run is finished: $workdir"
+  say "the run is finished: ${workdir:-$checkpoint}"
   if [[ $delete ]]; then delete; else say "$name is still there; launch/tpu_vm.sh delete gives it back"; fi
 }
 
 action=${1-} name='' project='' zone='' type='' version='' spot='' package='' setup=''
-config='' workdir='' delete='' poll=30 assumed=ABSENT more=()
-case $action in
-create | install | run | logs | loop | status | stop | delete) ;;
-*) die "say what to do: launch/tpu_vm.sh create|install|run|logs|loop|status|stop|delete --name=NAME" ;;
-esac
-parse "name project zone type version package setup config workdir poll" "spot delete dry_run" "${@:2}"
+delete='' poll=30 assumed=ABSENT
+[[ " create install run logs loop status stop delete " == *" $action "* ]] ||
+  die "say what to do: launch/tpu_vm.sh create|install|run|logs|loop|status|stop|delete --name=NAME"
+parse "name project zone type version package setup config workdir checkpoint poll" "spot delete dry_run" "${@:2}"
 check
 cd "$(dirname "$0")/.."
 "$action"

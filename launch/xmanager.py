@@ -6,7 +6,8 @@
 
 Every run is a work unit: `python -m vit_ssl_jax.main` with its own flags, in DIR/1, DIR/2,
 ... A sweep is a function `get_hyper(hyper)` in FILE.py or in the config itself, as in
-big_vision and Scenic (`launch/sweeps.py` has the helpers).
+big_vision and Scenic (`launch/sweeps.py` has the helpers). With `--checkpoint=RUN[,RUN]` a work
+unit is `python -m vit_ssl_jax.evaluate` by its suite, and DIR/1 is for its results.
 """
 
 import argparse
@@ -20,19 +21,23 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 MAIN = ["-m", "vit_ssl_jax.main"]
+EVALUATE = ["-m", "vit_ssl_jax.evaluate"]
 
 
 def main(argv=None):
     """Reads the flags, and prints, runs or launches the work units."""
     args, more = parse(sys.argv[1:] if argv is None else argv)
+    program = EVALUATE if args.checkpoint else MAIN
+    more = [f"--checkpoint={args.checkpoint}"] * bool(args.checkpoint) + more
     units = work_units(args.config.split(","), args.workdir, args.sweep, more)
     if args.dry_run:
         for flags in units:
-            print(shlex.join(["python", *MAIN, *flags]))
+            print(shlex.join(["python", *program, *flags]))
     elif args.local:
-        run_here(units)
+        run_here(program, units)
     else:
-        launch(args.title, units, args.executor, resources(args.resources))
+        place = args.executor, resources(args.resources)
+        launch(args.title, program, units, *place)
 
 
 def parse(argv):
@@ -45,6 +50,7 @@ def parse(argv):
     parser.error = fail
     parser.add_argument("--config", required=True, help="a file, or several: a.py,b.py")
     parser.add_argument("--workdir", required=True, help="folder of the experiment")
+    parser.add_argument("--checkpoint", help="runs to judge, in the place of training")
     parser.add_argument("--sweep", help="a file with get_hyper(hyper)")
     parser.add_argument("--title", default="vit_ssl_jax", help="of the experiment")
     parser.add_argument("--executor", choices=["vertex", "local"], default="vertex")
@@ -112,7 +118,7 @@ def load_sweeps():
     return module
 
 
-def run_here(units):
+def run_here(program, units):
     """Work units one after another; SIGTERM and Ctrl-C stop the one that is on, saved.
 
     Ends with status 1 if any failed; the others ran.
@@ -130,7 +136,9 @@ def run_here(units):
     for wid, flags in enumerate(units, 1):
         print(f"work unit {wid} of {len(units)}: {shlex.join(flags)}", flush=True)
         # Its own session: a terminal's Ctrl-C reaches it once, by the handler.
-        unit = subprocess.Popen([sys.executable, *MAIN, *flags], start_new_session=True)
+        unit = subprocess.Popen(
+            [sys.executable, *program, *flags], start_new_session=True
+        )
         if unit.wait():
             failed.append(wid)
         if asked:
@@ -150,7 +158,7 @@ def resources(text):
     return {name: int(count) for name, count in pairs}
 
 
-def launch(title, units, executor, needs):
+def launch(title, run, units, executor, needs):
     """One XManager experiment, a job each work unit.
 
     Vertex AI builds launch/Dockerfile and runs its container; `local` starts all units
@@ -174,7 +182,7 @@ def launch(title, units, executor, needs):
         )
     else:
         place = xm_local.Local(requirements=xm.JobRequirements(**needs))
-        made = xm.binary(place.Spec(), sys.executable, args=MAIN)
+        made = xm.binary(place.Spec(), sys.executable, args=run)
     with xm_local.create_experiment(experiment_title=title) as experiment:
         [program] = experiment.package([made])
         for unit in units:

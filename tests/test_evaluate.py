@@ -158,7 +158,7 @@ def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
     monkeypatch.setattr(judging, "run_task", stop_in_b)
     said, path = [], [str(trained / "mae")]
     assert evaluate.evaluate(config, path, tmp_path / "again", said.append) == {}
-    assert "stopped; the same command goes on" in said[-1]
+    assert "stopped; the same command continues" in said[-1]
     again = evaluate.evaluate(config, path, tmp_path / "again")
     assert begun == ["a", "b", "b", "c"]
     assert again == whole

@@ -9,7 +9,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tests import runs
-from vit_ssl_jax import evaluate, finished, judging, partition, recipes, train
+from vit_ssl_jax import (
+    evaluate,
+    finished,
+    judging,
+    partition,
+    recipes,
+    tasks,
+    train,
+)
 from vit_ssl_jax.data import imagenet
 from vit_ssl_jax.ops import images
 
@@ -145,6 +153,6 @@ def test_a_list_is_for_what_is_learned_from(tmp_path):
         select="train[50%:]",
         test="test",
     )
-    opened = judging.opener(ConfigDict(task))
+    opened = tasks.opener(ConfigDict(task))
     sizes = [len(opened("folder", task["dir"], s)) for s in ("train[:50%]", "test")]
     assert sizes == [3, 6]

@@ -35,7 +35,7 @@ FLOORS = [
     ["evaluators", "build", "console", "memory", "tokens"],
     ["weights", "openers"],
     ["pretrained", "train_data"],
-    ["monitors", "finished", "remedies", "doctor", "results"],
+    ["monitors", "finished", "remedies", "doctor", "results", "tasks"],
     ["fit"],
     ["starting", "pictures", "device_cache"],
     ["closing", "feeds", "loop"],

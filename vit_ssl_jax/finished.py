@@ -109,11 +109,15 @@ def scale_resize(data, size) -> int:
 
 def untrained(model, state):
     """The state of the same encoder as it is initialised, at step -1."""
-    image = jnp.zeros((1, *model.encoder.size, 3))
-    init = jax.jit(lambda key: model.encoder.init(key, image, False)["params"])
+
+    def init(key):
+        image = jnp.zeros((1, *model.encoder.size, 3))
+        return model.encoder.init(key, image, False)["params"]
+
+    layout = jax.tree.map(lambda x: x.sharding, model.encoder_shapes)
     with jax.set_mesh(model.mesh):
-        params = {"encoder": init(jax.random.key(0))}
-    return state.replace(step=jnp.asarray(-1, jnp.int32), params=params, ema=params)
+        params = {"encoder": jax.jit(init, out_shardings=layout)(jax.random.key(0))}
+    return state.replace(step=np.int32(-1), params=params, ema=params)
 
 
 def check_size(trained, size, where):
@@ -131,7 +135,7 @@ def check_size(trained, size, where):
 
 def state_of(trained, params, ema):
     """A train state without optimiser."""
-    done = jnp.asarray(trained.saved.step, jnp.int32)
+    done = np.int32(trained.saved.step)  # of every process, whatever its devices
     return step.TrainState(step=done, params=params, opt_state=(), ema=ema)
 
 

@@ -1,58 +1,93 @@
 """Judges finished encoders: every task of a suite, by every evaluator; for `evaluate`."""
 
-import collections
 import functools
 import hashlib
 import json
+import socket
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vit_ssl_jax import evaluators, finished, openers, partition
-from vit_ssl_jax.data import pairs, sources
-from vit_ssl_jax.distributed.signals import Stopped, stop_on_signal
+from vit_ssl_jax import arguments, finished, partition, tasks
+from vit_ssl_jax.distributed import processes
+from vit_ssl_jax.distributed.signals import Stopped, agree, stop_on_signal
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
 from vit_ssl_jax.results import side_by_side
+from vit_ssl_jax.workdir import checkpoint
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 from vit_ssl_jax.xla import cache
 
-SPLITS = ("train", "select", "test")
 AS_TRAINED = -1  # of a task's `resize`
 PLACES = ("mesh", "eval_batch_size")  # of a suite, change no result
 
 
 def judge(config, paths, workdir, say):
     """Judges the checkpoints at `paths` as `evaluate.evaluate` says."""
+    if jax.process_index():
+        say = keep_quiet
     say(f"{config.recipe}: {', '.join(config.tasks)}")
-    trained = [finished.read_trained(path, config.variant) for path in paths]
-    trained = {one.folder: one for one in trained}
+    trained = read_all(paths, config.variant)
     for task in config.tasks.values():
-        choose_evaluators(config, task)  # bad values end it before any work
-    tasks = open_tasks(config, say)
+        tasks.choose_evaluators(config, task)  # bad values end it before any work
+    there = tasks.open_tasks(config, say)
     cache.use_cache()
     outs = {
         folder: open_workdir(workdir or one.saved.home) / "evaluations"
         for folder, one in trained.items()
     }
     by_checkpoint = {}
-    with stop_on_signal() as stop_requested:
+    with stop_on_signal() as requested:
+        stop_requested = agree(requested)
         for folder in trained:
-            outs[folder].mkdir(exist_ok=True)
+            if jax.process_index() == 0:
+                outs[folder].mkdir(exist_ok=True)
             say(f"checkpoint {folder}")
             label = trained[folder].saved.label
             file = outs[folder] / f"{name_of(config, label)}.json"
             try:
                 results = run_tasks(
-                    config, tasks, trained[folder], file, stop_requested, say
+                    config, there, trained[folder], file, stop_requested, say
                 )
             except Stopped:
-                say("stopped; the same command goes on with the task it was at")
+                say("stopped; the same command continues with the task it was at")
                 return by_checkpoint
             by_checkpoint[str(folder)] = results
     say(side_by_side.table(by_checkpoint))
     return by_checkpoint
+
+
+def keep_quiet(line):
+    """Process 0 says it."""
+
+
+def read_all(paths, variant):
+    """The `finished.Trained` of all paths, by their folders; the same on all hosts.
+
+    Raises UserError where one can't be read, or is another on another host.
+    """
+    with processes.together():
+        for path in paths:
+            arguments.check_checkpoint(path)
+        trained = [finished.read_trained(path, variant) for path in paths]
+    check_alike(
+        "--checkpoint",
+        [[str(one.folder), one.config.to_json_best_effort()] for one in trained],
+    )
+    return {one.folder: one for one in trained}
+
+
+def check_alike(what, value):
+    """Raises UserError, on all processes, unless a value is the same on all."""
+    said = processes.tell_all([socket.gethostname(), value])
+    for i, (host, other) in enumerate(said):
+        if other != said[0][1]:
+            raise UserError(
+                f"{what}: process {i} on {host} reads something else than process 0 on "
+                f"{said[0][0]}; give a folder that all hosts share, and no run that still "
+                "trains (or its checkpoints/STEP)"
+            )
 
 
 def name_of(config, label):
@@ -71,72 +106,26 @@ def flat_settings(config):
     return {key: value for key, value in settings.items() if key not in PLACES}
 
 
-def open_tasks(config, say):
-    """The tasks whose data is there; a line says which are not, and why."""
-    tasks, off, why = {}, collections.Counter(), ""
-    for name, task in config.tasks.items():
-        try:
-            maps = wanted(choose_evaluators(config, task)[0], "maps")
-            open_source = opener(task, maps)
-            for split in filter(None, (task[key] for key in SPLITS)):
-                source = open_source(task.set, task.dir, split, label=task.label)
-                if not source.num_classes and not maps:
-                    raise UserError(f"{source.name} has no labels")
-        except UserError as error:
-            why = f"config.tasks.{name}: {error}"
-            kind = (
-                f"{task.group} ({task.set.partition('/')[0]})" if task.group else name
-            )
-            if not off[kind]:
-                say(f"task {name} is off: {why}")
-            off[kind] += 1
-            continue
-        tasks[name] = task
-    for kind, count in off.items():
-        if count > 1:
-            say(f"{count - 1} more tasks of {kind} are off, too")
-    if not tasks:
-        raise UserError(f"no task can be evaluated; the last one said: {why}")
-    return tasks
-
-
-def opener(task, maps=False):
-    """What opens a task's splits, as `sources.open_source`; `maps`: images with maps.
-
-    Its list of names is for the splits that are learned from. Of a folder without a test
-    split some images are held out, where one is asked for.
-    """
-    if maps and task.get("list", ""):
-        raise UserError("list: images with maps are all learned from; set list=''")
-    if maps:
-        return pairs.open_pairs
-    kinds = {}
-    if path := task.get("list", ""):
-        kinds["lists"] = openers.lists_of(path, task.train)
-    if task.set in sources.FILES:
-        kinds["hold_out"] = openers.asks_for_test(task[key] for key in SPLITS)
-    return functools.partial(sources.open_source, **kinds)
-
-
-def run_tasks(config, tasks, trained, file, stop_requested, say):
+def run_tasks(config, there, trained, file, stop_requested, say):
     """Runs all tasks for one checkpoint: `{metric: float}`, written after each of them.
 
     Tasks that a stopped evaluation has behind it are read from `file`.
     """
     folder, content = trained.folder, {}
-    # Tasks of one size share the model, and its compiled forward pass.
     mesh = partition.make_mesh(config.mesh)
+    # Tasks of one size share the model, and its compiled forward pass.
     load, load_whole = (
-        functools.lru_cache(1)(functools.partial(loader, trained, mesh))
+        functools.lru_cache(1)(functools.partial(load_alike, trained, loader, mesh))
         for loader in (finished.load_encoder, finished.load_model)
     )
-    if file.exists():
+    if jax.process_index() == 0 and file.exists():
         content = json.loads(file.read_text())
+    content = processes.tell_all(content)[0]
     done = {} if content.get("finished", True) else content["tasks"]
-    for name, task in tasks.items():
+    for name, task in there.items():
         if name not in done:
             out = epath.Path(file).parent / file.stem / name
-            done[name] = run_task(
+            metrics = run_task(
                 config,
                 name,
                 task,
@@ -147,6 +136,7 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
                 stop_requested=stop_requested,
                 say=say,
             )
+            done[name] = processes.tell_all(metrics)[0]
         results = {f"{t}/{key}": v for t in done for key, v in done[t].items()}
         results |= side_by_side.averages(config, done, results)
         content = dict(
@@ -154,7 +144,7 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
             recipe=trained.config.recipe,
             checkpoint=str(folder),
             step=trained.saved.step,
-            finished=len(done) == len(tasks),
+            finished=len(done) == len(there),
             results=results,
             tasks=done,
             settings=flat_settings(config),
@@ -165,15 +155,30 @@ def run_tasks(config, tasks, trained, file, stop_requested, say):
     return results
 
 
+def load_alike(trained, load, *more):
+    """What `load(trained, mesh, ...)` gives, a model and a state first; alike on all hosts.
+
+    Raises UserError where a host can't load it, or has other weights.
+    """
+    with processes.together():
+        loaded = load(trained, *more)
+    if jax.process_count() > 1:
+        state = loaded[1]
+        digest = int(checkpoint.digest((state.params, state.ema)))
+        check_alike(f"the weights of {trained.folder}", digest)
+    return loaded
+
+
 def run_task(
     config, name, task, trained, *, load, load_whole, folder, stop_requested, say
 ):
     """Runs all evaluators on a task: `{evaluator/metric: float}`.
 
-    `load` is `finished.load_encoder` of the checkpoint, `load_whole` its `load_model`.
+    `load` is `finished.load_encoder` of the checkpoint, for a size, `load_whole` its
+    `load_model`.
     """
     size = tuple(task.size or trained.config.data.size)
-    evals, whole = choose_evaluators(config, task)
+    evals, whole = tasks.choose_evaluators(config, task)
     if whole:
         finished.check_size(trained, size, f"config.tasks.{name}.size")
         model, state = load_whole()
@@ -195,18 +200,19 @@ def run_task(
             f"task {name}: {resized}, {data['interpolation']}, as the model was trained"
         )
     with_baselines = config.get("baselines", False)  # configs/eval_folder.py has them
-    suite = Suite(
-        ConfigDict(dict(data=data, evals=evals)),
-        model,
-        labelled=True,
-        say=say,
-        folder=folder,
-        stop_requested=stop_requested,
-        open_source=opener(task),
-        strict=not with_baselines,
-    )
-    if not suite.names:
-        raise UserError(f"config.tasks.{name}: none of its evaluators can work")
+    with processes.together():
+        suite = Suite(
+            ConfigDict(dict(data=data, evals=evals)),
+            model,
+            labelled=True,
+            say=say,
+            folder=folder,
+            stop_requested=stop_requested,
+            open_source=tasks.opener(task),
+            strict=not with_baselines,
+        )
+        if not suite.names:
+            raise UserError(f"config.tasks.{name}: none of its evaluators can work")
     metrics = suite.evaluate(state)
     if with_baselines:
         metrics |= suite.evaluate_baselines(finished.untrained(model, state))
@@ -223,25 +229,3 @@ def prepared_as(task, trained, size):
         resize, squash = finished.scale_resize(trained, size), trained.squash
     interpolation = task.interpolation or trained.interpolation
     return dict(resize=resize, squash=squash, interpolation=interpolation)
-
-
-def choose_evaluators(config, task):
-    """Chooses `(settings by evaluator, whether one wants the whole model)` for a task.
-
-    Each is told the task's splits and metric, as far as it has a use for them. Raises
-    UserError for settings that can't work.
-    """
-    splits = dict(bank=task.train, select=task.select, queries=task.test)
-    task_settings = dict(splits, split=task.test, metric=task.metric)
-    evals = {}
-    for name, settings in config.evals.to_dict().items():
-        known = evaluators.keys(name)
-        told = {key: value for key, value in task_settings.items() if key in known}
-        evals[name] = settings | told
-    return evals, wanted(evals, "model")
-
-
-def wanted(evals, what):
-    """Whether one of the evaluators, `{name: settings}`, wants `what`, of `Wants`."""
-    configs = {name: evaluators.read_config(name, evals[name]) for name in evals}
-    return any(getattr(evaluators.find(n).wants(c), what) for n, c in configs.items())

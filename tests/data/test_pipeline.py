@@ -177,6 +177,36 @@ def test_evaluation_goes_once_in_order(batch_size):
     np.testing.assert_array_equal(joined["label"][valid], np.arange(25) % 3)
 
 
+PARTS = [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]  # rows of hosts that aren't in a row
+
+
+def put_together(parts):
+    """Batches of which every process has made its PARTS."""
+    for batches in zip(*parts, strict=True):
+        order = np.argsort(np.concatenate(PARTS))
+        yield {
+            key: np.concatenate([b[key] for b in batches])[order] for key in batches[0]
+        }
+
+
+def test_rows_that_several_make_are_the_whole_batches():
+    """Of 28 images in batches of 12, the last of which is filled up; one is broken."""
+    how = dict(batch_size=12, **CENTRE)
+    whole = list(eval_batches(numbered(28, {4}), **how))
+    parts = [list(eval_batches(numbered(28, {4}), rows=rows, **how)) for rows in PARTS]
+    assert len(whole) == 3 and sum(b["valid"].sum() for b in whole) == 27
+    assert_equal(whole, list(put_together(parts)))
+
+
+def test_rows_of_training_batches_are_the_whole_ones():
+    how = dict(flip=True, crop=(0.2, 1.0), ratio=(0.75, 1.33), seed=1, start_step=2)
+    how |= dict(batch_size=12, **CENTRE)
+    parts = [train_batches(numbered(40), rows=rows, **how) for rows in PARTS]
+    firsts = [[next(part) for _ in range(3)] for part in parts]
+    whole = itertools.islice(train_batches(numbered(40), **how), 3)
+    assert_equal(list(whole), list(put_together(firsts)))
+
+
 def test_evaluation_drops_broken_images():
     source = numbered(10, broken={0, 9})
     (batch,) = eval_batches(source, batch_size=16, **CENTRE)

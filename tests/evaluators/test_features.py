@@ -96,7 +96,7 @@ def test_small_sets_stay_in_memory():
 def test_sets_of_classes_are_kept_as_they_are(tiny):
     sets = np.eye(8, dtype=np.int8)
     batch = tiny.bytes(8) | {"label": sets, "valid": np.arange(8) != 2}
-    _, labels = features.pixels([batch])
+    _, labels = features.pixels([batch], devices(1))
     np.testing.assert_array_equal(labels, np.delete(sets, 2, axis=0))
 
 

@@ -18,6 +18,11 @@ DRY = {
         *(*RUN, *CLAIM, "--", '--config.note=a "b" \\ $(PODS) & @NAME@'),
     ),
 }
+DRY["gke_evaluate"] = (
+    *(RUN[0], "--config=configs/eval_imagenet.py", "--pods=2", "--claim=shared"),
+    "--checkpoint=gs://my-bucket/my-run,/data/other",
+)
+FLAGS = ("--config", "--workdir", "--checkpoint")
 STOPPED = "stopped at step 3, saved; the same command continues"
 
 
@@ -30,7 +35,7 @@ def test_a_dry_run_prints_the_manifest(stage, name):
     assert pod["subdomain"] == service["metadata"]["name"]
     [container] = pod["containers"]
     asked = DRY[name]
-    main = [flag for flag in asked if flag.startswith(("--config", "--workdir"))]
+    main = [flag for flag in asked if flag.startswith(FLAGS)]
     assert [arg.replace("$$", "$") for arg in container["args"]] == main
 
 
@@ -41,6 +46,7 @@ def test_a_dry_run_prints_the_manifest(stage, name):
         ((RUN[0], *BUCKET), "--config=configs/NAME.py"),
         (RUN, "--workdir: '' goes with the pod"),
         ((*RUN, "--workdir=/data/r"), "give --workdir=gs://BUCKET/RUN, or --claim"),
+        ((*RUN, "--checkpoint=gs://b/r,/r"), "--workdir: '/r' goes with the pod"),
         ((*RUN, "--claim=c", "--workdir=/r"), "--workdir: '/r' goes with the pod"),
         ((*RUN, *BUCKET, "--pods=0"), "--pods: '0' isn't a number above 0"),
         ((*RUN, *BUCKET, "--name=My_Run"), "--name: 'My_Run'"),
@@ -62,11 +68,17 @@ def test_what_is_applied_is_what_a_dry_run_prints(stage):
     assert (stage.folder / "applied.yaml").read_text() == text
 
 
-def pod(stage, index, main):
+def pod(stage, index, main, *flags):
     """A pod of two, its `python` being `main`; the process."""
     log = stage.tool("python", main)
     process = subprocess.Popen(
-        [stage.bin / "bash", "launch/pod.sh", "--config=c.py", "--workdir=gs://b/r"],
+        [
+            stage.bin / "bash",
+            "launch/pod.sh",
+            "--config=c.py",
+            "--workdir=gs://b/r",
+            *flags,
+        ],
         env=dict(
             PATH=str(stage.bin),
             TMPDIR=str(stage.folder),
@@ -98,6 +110,12 @@ def test_only_pod_0_may_say_that_the_run_is_finished(stage, index, main, code):
         "-m vit_ssl_jax.main --coordinator=run-0.run:8476 --num_processes=2"
         f" --process_id={index} --start_timeout=86400 --config=c.py --workdir=gs://b/r\n"
     )
+
+
+def test_a_pod_judges_what_a_checkpoint_names(stage):
+    process, log = pod(stage, 0, "", "--checkpoint=gs://b/r")
+    assert process.wait(timeout=60) == 0
+    assert log.read_text().startswith("-m vit_ssl_jax.evaluate --coordinator=run-0.run")
 
 
 def test_a_pod_that_has_to_go_lets_main_save(stage):

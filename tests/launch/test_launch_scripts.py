@@ -14,7 +14,14 @@ SHELLCHECK = shutil.which("shellcheck", path=str(pathlib.Path(sys.executable).pa
 
 def test_there_are_scripts():
     names = {script.name for script in SCRIPTS}
-    assert names == {"gke.sh", "pod.sh", "shell.sh", "slurm.sh", "tpu_vm.sh"}
+    assert names == {
+        "gke.sh",
+        "pod.sh",
+        "shell.sh",
+        "slurm.sh",
+        "start.sh",
+        "tpu_vm.sh",
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -38,4 +45,4 @@ def test_the_image_gets_all_that_it_copies():
     copied = [word for x in lines if x.startswith("COPY ") for word in x.split()[1:-1]]
     assert {"setup.py", "vit_ssl_jax", "configs", "launch"} <= set(copied)
     assert all((ROOT / name).exists() for name in copied)
-    assert lines[-1] == 'ENTRYPOINT ["python", "-m", "vit_ssl_jax.main"]'
+    assert lines[-1] == 'ENTRYPOINT ["bash", "launch/start.sh"]'

@@ -13,6 +13,10 @@ DRY = {
         *("--python=/venv/bin/python", *RUN, "--", "--config.note=it's one"),
     ),
 }
+DRY["slurm_evaluate"] = (
+    *("--gpus=4", "--config=configs/probe_vitl.py:mae", "--checkpoint=/shared/my-run"),
+    *("--", "--config.evals.probe.accum=2"),
+)
 STOPPED = "stopped at step 3, saved; the same command continues"
 
 

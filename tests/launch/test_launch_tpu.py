@@ -18,11 +18,18 @@ DRY = {
     "stop": PLACE,
     "delete": PLACE,
 }
+SUITE = ("--config=configs/eval_imagenet.py", "--checkpoint=gs://b/one,gs://b/two")
 
 
 @pytest.mark.parametrize("action", DRY)
 def test_a_dry_run_prints_the_commands(stage, action):
     stage.golden(f"tpu_{action}", "tpu_vm.sh", action, *DRY[action])
+
+
+def test_runs_are_judged_where_a_checkpoint_is_given(stage):
+    more = ("--", "--config.tasks.imagenet.dir=/mnt/sets")
+    text = stage.golden("tpu_evaluate", "tpu_vm.sh", "run", *PLACE, *SUITE, *more)
+    assert "-m vit_ssl_jax.evaluate " in text and "vit_ssl_jax.main" not in text
 
 
 def test_a_package_by_address_is_not_copied(stage):
@@ -64,6 +71,11 @@ def test_the_image_goes_with_the_type(stage, type_, version):
         (("create", *PLACE, "--type"), "--type needs a value"),
         (("run", *PLACE, *RUN, "--config.steps=2"), "put it after --"),
         (("run", *PLACE, RUN[0]), "--workdir=gs://"),
+        (("loop", *PLACE, "--type=v4-8", RUN[0], "--checkpoint=/a"), "/a goes when"),
+        (
+            ("run", *PLACE, *SLICE, RUN[0], "--checkpoint=gs://b/a,/b"),
+            "v5litepod-64 don't share /b",
+        ),
         (("run", *PLACE, RUN[1]), "--config=configs/NAME.py"),
         (("run", *PLACE, *SLICE, RUN[0], "--workdir=/r"), "don't share /r"),
         (("loop", *PLACE, "--type=v4-8", RUN[0], "--workdir=/r"), "/r goes when"),

@@ -39,6 +39,13 @@ def test_a_dry_run_prints_the_work_units(stage):
     )
 
 
+def test_work_units_judge_where_a_checkpoint_is_given(stage):
+    flags = ("--config=configs/eval_quickstart.py", "--workdir=r", "--checkpoint=a,b")
+    done = stage("xmanager.py", *flags, "--dry_run")
+    line = "python -m vit_ssl_jax.evaluate --config=configs/eval_quickstart.py"
+    assert done.stdout == f"{line} --workdir=r/1 --checkpoint=a,b\n"
+
+
 def test_a_config_may_have_its_own_sweep(stage):
     config = f"--config={file(stage, SEEDS)}:mae"
     done = stage("xmanager.py", config, ONE[1], "--dry_run")

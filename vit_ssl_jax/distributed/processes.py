@@ -22,7 +22,6 @@ from vit_ssl_jax.errors import UserError
 
 LEAVE_SECONDS = 600  # for the others to end, once one has
 LAST_SECONDS = 2  # that process 0, by which the others live, goes after them
-TEXT_BYTES = 4000  # of an error that all are told
 VISIBLE_SECONDS = 10  # for a file of another host to be seen
 
 
@@ -94,15 +93,26 @@ def together():
     except UserError as error:
         problem = error
     text = f"on {socket.gethostname()}: {problem}" if problem else ""
-    row = np.zeros(TEXT_BYTES, np.uint8)
-    raw = np.frombuffer(text.encode()[:TEXT_BYTES], np.uint8)
-    row[: len(raw)] = raw
-    rows = multihost_utils.process_allgather(row)
-    texts = [bytes(r).rstrip(b"\0").decode(errors="replace") for r in np.asarray(rows)]
+    texts = tell_all(text)
     if problem:
         raise problem
     if text := next(filter(None, texts), ""):
         raise UserError(text)
+
+
+def tell_all(value):
+    """What each process says, a list by process: values as JSON has them.
+
+    All have to be there.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(raw)))).ravel()
+    row = np.zeros(sizes.max(), np.uint8)
+    row[: len(raw)] = raw
+    rows = np.asarray(multihost_utils.process_allgather(row))
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes)]
 
 
 def any_process(true):

@@ -1,6 +1,7 @@
 """Stopping on request: SIGTERM (preemption) and Ctrl-C."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -43,6 +44,25 @@ def stop_on_signal():
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+class Agreed:
+    """True once several processes shall stop, for all of them at the same look.
+
+    So all have to look equally often.
+    """
+
+    def __init__(self):
+        self._looks, self._stopped = itertools.count(), False
+
+    def __bool__(self):
+        self._stopped = self._stopped or stop_now((), next(self._looks))
+        return self._stopped
+
+
+def agree(stop_requested):
+    """What is true once to stop: of `stop_on_signal`, or all processes' agreement."""
+    return stop_requested if jax.process_count() == 1 else Agreed()
 
 
 def stop_now(stop_requested, step):

@@ -57,6 +57,7 @@ class Inputs:
     """What the suite hands an evaluator; a split goes by its key in the settings."""
 
     features: Callable  # (key) -> ({readout: float32 [M F]}, labels [M] or [M C])
+    # Of batches this process's rows: `sharing.place` makes them whole on the devices.
     plain: Callable  # (key) -> batches of `data.pipeline.eval_batches`, once
     augmented: Callable  # (key, first step, **cut) -> those of `train_batches`
     source: Callable  # (key) -> data.sources.Source

@@ -13,7 +13,7 @@ import numpy as np
 from vit_ssl_jax import partition
 from vit_ssl_jax.data import imagenet
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import Wants, accuracy
+from vit_ssl_jax.evaluators import Wants, accuracy, sharing
 from vit_ssl_jax.evaluators.banks import check_labels
 from vit_ssl_jax.ops import images
 
@@ -118,12 +118,12 @@ def make_evaluator(method, mesh, normalize):
             weights["ema/"] = state.ema
         ranked, labels = {name: [] for name in weights}, []
         for batch in batches:
-            labels.append(batch["label"][batch["valid"]])
-            image = partition.put(batch["image"], partition.batch_sharding(mesh))
+            placed, rest = sharing.place(batch, mesh)
+            labels.append(rest["label"][rest["valid"]])
             with jax.set_mesh(mesh):
                 for name, params in weights.items():
-                    ids = jax.device_get(best(params, image))
-                    ranked[name].append(ids[batch["valid"]])
+                    ids = jax.device_get(best(params, placed["image"]))
+                    ranked[name].append(ids[rest["valid"]])
         labels = np.concatenate(labels)
         if labels.ndim == 1:
             check_labels("classify", labels)

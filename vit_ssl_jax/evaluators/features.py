@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_ssl_jax import partition
+from vit_ssl_jax.evaluators import sharing
 from vit_ssl_jax.models.readouts import check_readout, choose
 from vit_ssl_jax.ops import images
 
@@ -38,8 +39,9 @@ def make_extractor(encoder, mesh, normalize):
     """Makes `extract(params, batches, readouts) -> ({readout: [M F]}, labels [M])`.
 
     Float32 in numpy, one row a whole image, in order; `batches` come from
-    `data.pipeline.eval_batches`, and images that couldn't be read are left out. Labels
-    may be sets of classes `[M C]`. For `readouts` (a tuple) see `make_reader`.
+    `data.pipeline.eval_batches`, the rows of this process (`sharing`), and images that
+    couldn't be read are left out. Labels may be sets of classes `[M C]`. For `readouts` (a
+    tuple) see `make_reader`.
     """
     whole = partition.replicated(mesh)
 
@@ -50,37 +52,38 @@ def make_extractor(encoder, mesh, normalize):
 
     def extract(params, batches, readouts):
         def function(image):
-            image = partition.put(image, partition.batch_sharding(mesh))
             with jax.set_mesh(mesh):
                 return jax.device_get(compute(params, image, tuple(readouts)))
 
-        return collect(batches, function)
+        return collect(batches, function, mesh)
 
     return extract
 
 
-def pixels(batches):
+def pixels(batches, mesh):
     """Raw pixels as features, the baseline of every encoder: `[M H*W*3], [M]`."""
 
     def flatten(image):
+        image = partition.fetch(image)
         return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255.0}
 
-    collected, labels = collect(batches, flatten)
+    collected, labels = collect(batches, flatten, mesh)
     return collected["pixels"], labels
 
 
-def collect(batches, function):
+def collect(batches, function, mesh):
     """Applies `function` (images -> `{name: [B F]}`) to all batches, keeps the whole.
 
-    Returns `{name: float32 [M F]}` and the labels.
+    The images are on the mesh. Returns `{name: float32 [M F]}` and the labels.
     """
     rows, labels = {}, []
     for batch in batches:
-        valid, pieces = batch["valid"], function(batch["image"])
+        placed, rest = sharing.place(batch, mesh)
+        valid, pieces = rest["valid"], function(placed["image"])
         for name, values in pieces.items():
             limit = IN_MEMORY // len(pieces)
             rows.setdefault(name, Rows(limit)).append(values[valid])
-        labels.append(batch["label"][valid])
+        labels.append(rest["label"][valid])
     return {name: r.read() for name, r in rows.items()}, np.concatenate(labels)
 
 

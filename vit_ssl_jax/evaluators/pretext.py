@@ -8,7 +8,7 @@ import numpy as np
 
 from vit_ssl_jax import partition, step
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import Wants
+from vit_ssl_jax.evaluators import Wants, sharing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ def make(c, run):
 
 
 def make_forward(method):
-    """`forward(state, batch, valid [B], key) -> {metric: sum over valid images}`.
+    """`forward(state, batch, key) -> {metric: [B]}`, of every image by itself.
 
     To be jitted. `batch` is uint8, as in training. A loss of whole batches counts as
-    every image's; all of them are valid then.
+    every image's.
     """
 
     def judge(outputs, targets):
@@ -52,14 +52,15 @@ def make_forward(method):
     def judge_one(outputs, targets):
         return judge(*jax.tree.map(lambda x: x[None], (outputs, targets)))
 
-    def forward(state, batch, valid, key):
+    def forward(state, batch, key):
         views = method.make_views(key, step.prepare(batch))
         outputs = method.model.apply({"params": state.params}, views, False)
         targets = method.make_targets(state.ema, views, state.step)
         if method.batch_loss:
-            return jax.tree.map(lambda x: len(valid) * x, judge(outputs, targets))
-        each = jax.vmap(judge_one)(outputs, targets)
-        return jax.tree.map(lambda x: jnp.where(valid, x, 0.0).sum(), each)
+            images = batch["image"].shape[:1]
+            whole = judge(outputs, targets)
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, images), whole)
+        return jax.vmap(judge_one)(outputs, targets)
 
     return forward
 
@@ -82,17 +83,20 @@ def make_evaluator(method, mesh):
         state = state.replace(opt_state=())
         totals, count, left_out = {}, 0, 0
         for i, batch in enumerate(batches):
-            size, images = len(batch["valid"]), int(batch["valid"].sum())
+            placed, rest = sharing.place(batch, mesh)
+            valid = rest["valid"]
+            size, images = len(valid), int(valid.sum())
             if method.batch_loss and images < size:
                 left_out += images
                 continue
             count += images
-            batch = partition.put(batch, partition.batch_sharding(mesh))
-            valid = batch.pop("valid")
+            del placed["valid"]
             with jax.set_mesh(mesh):
-                sums = jax.device_get(forward(state, batch, valid, jax.random.key(i)))
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + np.float64(value)
+                each = jax.device_get(forward(state, placed, jax.random.key(i)))
+            for name, values in each.items():
+                # In one order on any devices: the same digits.
+                total = np.sum(values[valid], dtype=np.float64)
+                totals[name] = totals.get(name, 0.0) + total
         if left_out and not count:
             raise UserError(refuse(size, left_out, partition.ways(mesh)))
         return {name: float(total / count) for name, total in totals.items()}

@@ -1,9 +1,8 @@
 """The splits that evaluators read, and their batches."""
 
-import jax
-
 from vit_ssl_jax.data import pairs, pipeline, sources
 from vit_ssl_jax.distributed.signals import Stopped
+from vit_ssl_jax.evaluators import sharing
 
 WHOLE = ("size", "resize", "squash", "interpolation")  # of `config.data`: plain images
 
@@ -11,8 +10,9 @@ WHOLE = ("size", "resize", "squash", "interpolation")  # of `config.data`: plain
 class Splits:
     """Sources by what they are: (set, folder, label, split), each opened once."""
 
-    def __init__(self, data, batch_size, stop_requested, open_source=None):
-        """`data` is `config.data`; `batch_size` that of evaluation."""
+    def __init__(self, data, batch_size, mesh, stop_requested, open_source=None):
+        """`data` is `config.data`; `batch_size` that of evaluation, over the mesh."""
+        self._mesh = mesh
         self._open_source = open_source or sources.open_source
         self._batch_size, self._sources = batch_size, {}
         self._stop_requested = stop_requested
@@ -36,12 +36,15 @@ class Splits:
         return self._sources[split, maps]
 
     def plain(self, split):
-        """Evaluation batches, once over the split.
+        """Evaluation batches, once over the split: their rows of this process.
 
         Raises `signals.Stopped` once that is asked for.
         """
         for batch in pipeline.eval_batches(
-            self.open(split), batch_size=self._batch_size, **self._whole
+            self.open(split),
+            batch_size=self._batch_size,
+            rows=sharing.rows_of(self._batch_size, self._mesh),
+            **self._whole,
         ):
             if self._stop_requested:
                 raise Stopped
@@ -55,10 +58,10 @@ class Splits:
     def augmented(self, split, start, **cut):
         """Training batches from step `start` on, cut as `pipeline.train_batches` says.
 
-        This process's share, unless `shard` is among `cut`.
+        Their rows of this process.
         """
-        shard = jax.process_index(), jax.process_count()
+        rows = sharing.rows_of(cut["batch_size"], self._mesh)
         return pipeline.train_batches(
             self.open(split),
-            **{"shard": shard, "start_step": start, **self._whole, **cut},
+            **{"rows": rows, "start_step": start, **self._whole, **cut},
         )

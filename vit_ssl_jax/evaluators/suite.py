@@ -37,7 +37,9 @@ class Suite:
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
         data = config.data
         batch_size = partition.fill_ways(data.eval_batch_size, run.mesh)
-        self._splits = splits.Splits(data, batch_size, stop_requested, open_source)
+        self._splits = splits.Splits(
+            data, batch_size, run.mesh, stop_requested, open_source
+        )
         self._evaluate, self._wants, self._split, self._every = {}, {}, {}, {}
         self._known = (None, {})  # step and results of the newest evaluation
         for name, settings in config.evals.to_dict().items():
@@ -122,7 +124,8 @@ class Suite:
         names, known = [n for n in self.names if self._wants[n].pixels], {}
 
         def read(split, readouts):
-            pixels, labels = features.pixels(self._splits.plain(split))
+            batches = self._splits.plain(split)
+            pixels, labels = features.pixels(batches, self._run.mesh)
             return dict.fromkeys(readouts, pixels), labels
 
         self._judge(known, names, None, read)

@@ -66,21 +66,21 @@ def make(c, run):
     extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
     readout = (1, c.pool)
     cut = dict(batch_size=c.batch_size, crop=tuple(c.crop), ratio=tuple(c.ratio))
-    cut |= dict(flip=c.flip, seed=c.seed, shard=(0, 1))
+    cut |= dict(flip=c.flip, seed=c.seed)
 
     def evaluate(state, inputs):
         params = run.encoder_params(state)
         count = len(inputs.source("split"))
         steps = -(-2 * count // c.batch_size)  # every image at least twice
-        batches, ids = inputs.augmented("split", 0, **cut), []
+        batches = inputs.augmented("split", 0, **cut)
 
-        def labelled():
+        def numbered():
             for _, batch in zip(range(steps), batches):
-                ids.extend(batch["id"])
-                yield batch | {"valid": np.ones(c.batch_size, bool)}
+                valid = np.ones(len(batch["id"]), bool)
+                yield batch | {"label": batch["id"], "valid": valid}
 
-        extracted, _ = extract(params, labelled(), (readout,))
-        first, second = pair(np.array(ids), c.images)
+        extracted, ids = extract(params, numbered(), (readout,))
+        first, second = pair(ids, c.images)
         x = extracted[readout]
         x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         return {

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vit_ssl_jax import build, fit, memory, partition, remedies
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.plan import contracts, timing, topologies
+from vit_ssl_jax.plan import contracts, probes, timing, topologies
 from vit_ssl_jax.plan.program import buffers, hlo
 
 LARGEST = 12  # arrays that are named
@@ -29,6 +29,7 @@ def plan(
     config: ConfigDict,
     topology: str = "devices",
     say: Callable[[str], None] = print,
+    encoder: str = "",
 ) -> dict:
     """Compiles the step of `config` for `topology` and reads it: a dict of plain values.
 
@@ -40,11 +41,37 @@ def plan(
     program that the compiler refuses for want of memory is a plan that doesn't fit,
     with None for what isn't known then. Raises UserError before compiling where the
     topology isn't one, or config, mesh and batch don't go with it. `say` hears warnings.
+
+    Of `configs/probe_*.py` it is the step of the probe; `encoder` is the recipe of what
+    is judged, "" the published one.
     """
     config = config.copy_and_resolve_references()
     devices, chip = topologies.get_devices(topology, say)
-    run = make_run(config, devices, say)
-    figures = dict(
+    config, run = make_run(config, encoder, devices, say)
+    figures = describe(config, run, topology, devices, chip)
+    start, module, costs, breaches = time.perf_counter(), None, None, None
+    compiled, refusal = compile_step(run, topologies.options(topology, chip))
+    figures["compile_seconds"] = round(time.perf_counter() - start, 1)
+    if compiled:
+        text = compiled.as_text()
+        module = hlo.parse(text)
+        costs = timing.kernel_costs(text, module, chip, say)
+    if compiled and chip and not figures["frozen"]:
+        kept = dict(dtype=config.vit.dtype, slices=partition.count_slices(devices))
+        breaches = contracts.violations(text, **kept)
+    figures["violations"] = breaches
+    figures |= measure_memory(config, run, compiled, refusal, figures)
+    figures |= read_buffers(module)
+    return figures | timing.read(module, costs, chip, figures, run, config)
+
+
+def describe(config, run, topology, devices, chip):
+    """What a plan says before anything is compiled."""
+    probe = isinstance(run, probes.Run)
+    flops = (
+        run.flops if probe else build.step_flops(config, devices) / config.batch_size
+    )
+    return dict(
         recipe=config.recipe,
         topology=topology or "devices",
         device=devices[0].device_kind,
@@ -56,31 +83,20 @@ def plan(
         leanest_fsdp=leanest_fsdp(run),
         accum=config.accum,
         remat=config.vit.remat,
+        frozen=probe,
         versions=versions(),
         hbm_bytes=memory_of(devices[0], topology, chip),
-        model_flops_per_image=build.step_flops(config, devices) / config.batch_size,
+        model_flops_per_image=flops,
     )
-    start, module, costs, breaches = time.perf_counter(), None, None, None
-    compiled, refusal = compile_step(run, topologies.options(topology, chip))
-    figures["compile_seconds"] = round(time.perf_counter() - start, 1)
-    if compiled:
-        text = compiled.as_text()
-        module = hlo.parse(text)
-        costs = timing.kernel_costs(text, module, chip, say)
-    if compiled and chip:
-        kept = dict(dtype=config.vit.dtype, slices=partition.count_slices(devices))
-        breaches = contracts.violations(text, **kept)
-    figures["violations"] = breaches
-    figures |= measure_memory(config, run, compiled, refusal, figures)
-    figures |= read_buffers(module)
-    return figures | timing.read(module, costs, chip, figures, run, config)
 
 
-def make_run(config, devices, say):
-    """The `build.Run` that is planned; says what it leaves out."""
+def make_run(config, encoder, devices, say):
+    """What is planned, `(config, build.Run or probes.Run)`; says what it leaves out."""
+    if "tasks" in config:
+        return probes.make_run(config, encoder, devices, say)
     if config.data.get("device_cache", False):
         say(NOT_COUNTED)
-    return build.make_run(config, devices)
+    return config, build.make_run(config, devices)
 
 
 def memory_of(device, topology, chip):
@@ -95,7 +111,9 @@ def leanest_fsdp(run):
     Not the largest where an axis doesn't divide over it. Slices are apart: theirs is 1.
     """
     mesh, ways = run.mesh, partition.ways(run.mesh)
-    leaves = jax.tree_util.tree_leaves_with_path(run.program.state.params)
+    state = run.program.state
+    params = state[1] if isinstance(run, probes.Run) else state.params
+    leaves = jax.tree_util.tree_leaves_with_path(params)
 
     def held(fsdp):
         sizes = {**mesh.shape, "data": ways // fsdp, "fsdp": fsdp}
@@ -141,14 +159,16 @@ def measure_memory(config, run, compiled, refusal, figures):
     """
     need, has = memory.need_of(run.program, compiled, refusal), figures["hbm_bytes"]
     fits, advice = bool(compiled) and (has is None or need.total <= has), None
-    if not fits:
+    limit = fit.ROOM * (has or need.total)
+    if not fits and isinstance(run, probes.Run):
+        advice = probes.advise(run, need, limit, config.batch_size, config.accum)
+    elif not fits:
         seconds = (
             figures["compile_seconds"] if figures["topology"] == "devices" else None
         )
         measure = remedies.compiler(config, run, seconds)
-        advice = remedies.advise(
-            config, run, need, fit.ROOM * (has or need.total), measure
-        )
+        advice = remedies.advise(config, run, need, limit, measure)
+        advice = advice and dict(flags=advice.flags, bytes=advice.bytes, how=advice.how)
     return dict(
         fits=fits,
         argument_bytes=need.arguments,
@@ -157,7 +177,7 @@ def measure_memory(config, run, compiled, refusal, figures):
         code_bytes=need.code,
         total_bytes=need.total,
         refusal=refusal.splitlines()[0] if refusal else None,
-        advice=advice and dict(flags=advice.flags, bytes=advice.bytes, how=advice.how),
+        advice=advice,
     )
 
 

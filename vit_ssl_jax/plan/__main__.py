@@ -24,13 +24,13 @@ BUDGET = flags.DEFINE_float(
 )
 
 
-def execute(config, topology, json_path):
+def execute(config, topology, json_path, encoder=""):
     """Runs the command: prints the plan; status 1 where it doesn't fit."""
     out = arguments.json_file(json_path)
-    if "tasks" in config:
-        raise UserError(
-            f"--config: {config.recipe} judges checkpoints; plan takes what trains"
-        )
+    if "tasks" in config and SEARCH.value:
+        raise UserError(f"--search: {config.recipe} judges checkpoints; leave it out")
+    if encoder and "tasks" not in config:
+        raise UserError("--encoder is for configs/probe_NAME.py; leave it out")
     if BATCH.value and not SEARCH.value:
         raise UserError(
             "--global_batch is for --search; else give --config.batch_size="
@@ -44,7 +44,7 @@ def execute(config, topology, json_path):
         )
         text = search.describe(result)
     else:
-        result = plan(config, topology)
+        result = plan(config, topology, encoder=encoder)
         text = report.describe(result)
     if out:
         out.write_text(json.dumps(result, indent=2) + "\n")
@@ -55,9 +55,12 @@ def execute(config, topology, json_path):
 
 if __name__ == "__main__":
     command.start(
-        lambda config, topology, json: execute(config, topology, json),
-        optional=("topology", "json"),
+        lambda config, topology, json, encoder: execute(
+            config, topology, json, encoder
+        ),
+        optional=("topology", "json", "encoder"),
         config="Recipe, configs/NAME.py.",
         topology="TPU slice (v5e:4x8, 2*v5e:4x4) or GPUs (h100:8); else those at hand.",
+        encoder="Recipe of what configs/probe_NAME.py judges; else the published one.",
         json="File for the same figures.",
     )

@@ -82,7 +82,7 @@ def remedies(figures):
     more = []
     if figures["leanest_fsdp"] > mesh["fsdp"]:
         more = [f"--config.mesh.fsdp={figures['leanest_fsdp']} shards the parameters"]
-    if figures["remat"] != "full":
+    if figures["remat"] != "full" and not figures.get("frozen"):
         more.append("--config.vit.remat=full computes activations anew")
     if advice:
         would = f"{advice['flags']} would take {size(advice['bytes'])}, {advice['how']}"

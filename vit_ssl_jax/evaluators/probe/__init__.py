@@ -8,7 +8,7 @@ import dataclasses
 
 from vit_ssl_jax.distributed.signals import Stopped
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import Wants, banks
+from vit_ssl_jax.evaluators import Wants, banks, sharing
 from vit_ssl_jax.evaluators.probe import feeds, sweep, train
 from vit_ssl_jax.models import readouts
 
@@ -79,7 +79,8 @@ def make(c, run):
                 len(source),
             )
         else:
-            feed = feeds.cached(grid, inputs.features("bank"))
+            rows = sharing.rows_of(grid.batch_size, run.mesh)
+            feed = feeds.cached(grid, inputs.features("bank"), rows)
         metrics = train.train(
             grid,
             feed,

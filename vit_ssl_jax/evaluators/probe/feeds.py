@@ -53,21 +53,22 @@ def in_pieces(read, image, accum):
     )
 
 
-def cached(config, bank):
+def cached(config, bank, mine=None):
     """The `Feed` of kept features: `bank` is `({readout: [M F]}, labels [M])`.
 
     Every epoch is a shuffle of its own, and batch `step` depends on (seed, step) alone.
+    `mine` are the rows of it that are this process's; None: all.
     """
     kept, labels = bank
-    count, local = len(labels), config.batch_size // jax.process_count()
+    count = len(labels)
+    mine = range(config.batch_size) if mine is None else mine
 
     @functools.lru_cache(2)
     def order(epoch):
         return np.random.default_rng((config.seed, epoch)).permutation(count)
 
     def rows(number):
-        first = number * config.batch_size + jax.process_index() * local
-        positions = range(first, first + local)
+        positions = [number * config.batch_size + row for row in mine]
         return np.array([order(p // count)[p % count] for p in positions])
 
     def batches(start):

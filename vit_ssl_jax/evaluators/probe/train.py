@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from vit_ssl_jax import partition, step
+from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import Unfit, accuracy
 from vit_ssl_jax.evaluators.banks import check_labels
-from vit_ssl_jax.evaluators.probe import heads
+from vit_ssl_jax.evaluators.probe import heads, programs
 from vit_ssl_jax.workdir import checkpoint
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 
@@ -90,16 +91,9 @@ def count_steps(config, images):
 
 def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, say):
     """Trains the heads: the state after `steps` steps, or where a stop is requested."""
-    whole = partition.replicated(mesh)
-    factor = heads.make_schedule(config, steps / config.epochs)
-    init = functools.partial(heads.init, config, widths, classes)
-    init = jax.jit(init, out_shardings=whole)
-
-    def update(state, batch, params):
-        features = feed.read(params, batch)
-        return heads.learn(config, factor, state, features, batch["label"])
-
-    update = jax.jit(update, out_shardings=whole, donate_argnums=0)
+    init, update = programs.make_programs(
+        config, feed.read, widths=widths, classes=classes, steps=steps, mesh=mesh
+    )
 
     def advance(state, batch):
         check_labels("probe, training images", batch["label"])
@@ -111,7 +105,7 @@ def fit(config, feed, *, widths, classes, steps, mesh, folder, stop_requested, s
 
     how = dict(steps=steps, advance=advance, stop_requested=stop_requested, say=say)
     run = functools.partial(loop, config, feed, **how)
-    return resume(folder, init, whole, run)
+    return resume(folder, init, partition.replicated(mesh), run)
 
 
 def resume(folder, init, whole, run):
@@ -228,13 +222,20 @@ def check_batch(config, mesh):
 
 
 def check_folder(config, feed, folder, about):
-    """Notes whose probe is in a folder; UserError where it holds another's."""
+    """Notes whose probe is in a folder, for all processes; UserError if it's another's."""
     path = open_workdir(folder) / "probe.json"
     new = dataclasses.asdict(config) | about
     for key in ("accum", "checkpoint_every"):  # change nothing that is learned
         del new[key]
     new["encoder"] = int(checkpoint.digest(feed.params))
     new = json.loads(json.dumps(new))
+    with processes.together():
+        if jax.process_index() == 0:
+            compare_probes(path, new)
+
+
+def compare_probes(path, new):
+    """Writes what a folder's probe is; UserError where it was another."""
     used = path.exists() and (path.parent / "checkpoints").exists()
     old = json.loads(path.read_text()) if used else new
     keys = sorted(old.keys() | new.keys())
@@ -242,7 +243,7 @@ def check_folder(config, feed, folder, about):
     changed = [c for c, k in zip(changed, keys) if old.get(k) != new.get(k)]
     if changed:
         raise UserError(
-            f"{folder} holds a probe with other settings ({'; '.join(changed)}); give "
+            f"{path.parent} holds a probe with other settings ({'; '.join(changed)}); give "
             "it a new folder, or delete that one"
         )
     replace(path, json.dumps(new, indent=2) + "\n")
