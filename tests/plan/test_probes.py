@@ -51,7 +51,7 @@ def test_flops_are_those_of_a_pass_forward_and_of_the_heads(planned):
 def test_the_report_has_memory_by_name_and_no_word_of_training(planned):
     text = report.describe(planned)
     assert "params/blocks/block/mlp/up/kernel" in text
-    assert "state.heads/last1_cls_bn/kernel" in text and "batch/image" in text
+    assert "state.heads/last1_cls_bn512/kernel" in text and "batch/image" in text
     assert "verdict: fits" in text and "all-reduce" in text
     tight = planned | dict(fits=False, hbm_bytes=1)
     tight["advice"] = dict(flags="--config.evals.probe.accum=4", bytes=1, how="said")
