@@ -14,6 +14,9 @@ VERSION = re.search(
 GPU_COMPILER = (
     "jax-cuda13-plugin; sys_platform == 'linux' and platform_machine == 'x86_64'"
 )
+PLOTS = "plotly>=6"  # whose plotly.min.js is put into a report's page
+WANDB = "wandb>=0.20"
+MLFLOW = "mlflow-skinny>=2.20"
 
 
 class Sources(sdist):
@@ -36,6 +39,7 @@ setup(
     cmdclass={"sdist": Sources},
     packages=[*find_packages(include=["vit_ssl_jax*"]), "vit_ssl_jax.configs"],
     package_dir={"vit_ssl_jax.configs": "configs"},
+    package_data={"vit_ssl_jax.report": ["*.css", "*.html", "*.js"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8.1; sys_platform == 'linux'",
@@ -64,9 +68,15 @@ setup(
         "cuda": ["jax[cuda13]", "gcsfs"],
         "plan-gpu": [GPU_COMPILER],
         "huggingface": ["datasets>=3"],
+        "report": [PLOTS],
+        "wandb": [WANDB],  # config.track="wandb:..."
+        "mlflow": [MLFLOW],  # config.track="mlflow:..."
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
         "test": [
             GPU_COMPILER,
+            PLOTS,
+            WANDB,
+            MLFLOW,
             "datasets>=3",
             "gcp-storage-emulator>=2026.7",  # a bucket on this machine
             "gcsfs",

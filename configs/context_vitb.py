@@ -25,6 +25,7 @@ def get_config():
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="context",
         tile=64,  # of 85 px, as in mmselfsup; paper: 96 of 144

@@ -37,6 +37,7 @@ def get_config(variant=""):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="ijepa",
         predictor_width=384,

@@ -127,6 +127,7 @@ def get_config(choice="mae"):
         data=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     )
     config.summary = True
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(name=method, **METHODS[method])
     config.vit = dict(
         variant="",  # "": that of `init_from`, or by the device: Ti/16, S/16 or B/16

@@ -65,6 +65,7 @@ def get_config(method="ijepa"):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = True
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = METHODS[method]
     config.vit = dict(
         variant="4x128x4/4" if mae else "3x96x3/4",

@@ -37,6 +37,7 @@ def get_config(recipe="upstream"):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "UPSTREAM" if recipe == "finetune" else ""  # its workdir
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = (
         dict(
             name="relvit",

@@ -77,6 +77,7 @@ def get_config(name=""):
     config.keep_best = "max eval/classify/top1"  # theirs is chosen by it
     config.init_from = ""
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="supervised",
         pool="cls",

@@ -36,6 +36,7 @@ def get_config(recipe="original"):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="supervised",
         pool="cls",

@@ -60,6 +60,7 @@ def get_config(recipe="imagenet"):
         data=dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     )
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="supervised",
         pool="cls",

@@ -36,7 +36,7 @@ FLOORS = [
     ["weights", "openers"],
     ["pretrained", "train_data"],
     ["monitors", "finished", "remedies", "doctor", "results", "tasks"],
-    ["fit"],
+    ["fit", "report"],
     ["starting", "pictures", "device_cache"],
     ["closing", "feeds", "loop"],
     ["train", "judging", "plan", "encoder", "classifier", "exporting"],

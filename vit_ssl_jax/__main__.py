@@ -36,6 +36,10 @@ COMMANDS = {
         "Collects runs and evaluations into one table.",
         "runs --format=markdown",
     ),
+    "report": (
+        "Writes one page about runs, or serves it while they train.",
+        "runs --out=report.html",
+    ),
     "plan": (
         "Tells what a run takes on TPUs or GPUs, without any.",
         "--config=configs/ijepa_vith.py --topology=v5e:8x8",

@@ -1,5 +1,6 @@
 """Values of flags and configs that are checked before jax is loaded."""
 
+import importlib.util
 import pathlib
 
 from ml_collections import ConfigDict
@@ -7,6 +8,8 @@ from ml_collections import ConfigDict
 from vit_ssl_jax.errors import UserError
 
 PLACEHOLDERS = ("PRETRAINED", "UPSTREAM")  # of `init_from` in recipes that need one
+
+TRACKERS = ("wandb", "mlflow")
 
 
 def json_file(path):
@@ -75,6 +78,7 @@ def check_training(config: ConfigDict) -> None:
             f"vit_ssl_jax.evaluate --config=... --checkpoint=RUN; recipes to train are "
             "all others of configs/"
         )
+    check_tracker(config.get("track", ""))
     start = config.get("init_from", "")
     if start in PLACEHOLDERS:
         raise UserError(
@@ -86,6 +90,16 @@ def check_training(config: ConfigDict) -> None:
         raise UserError(
             f"config.init_from: there is no checkpoint under {start}, for there is no "
             "such folder or file; give the workdir of a run, or a file of weights"
+        )
+
+
+def check_tracker(track: str) -> None:
+    """Raises UserError where the package of `config.track` isn't installed."""
+    name = track.partition(":")[0]
+    if name in TRACKERS and importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"config.track: {track!r} needs {name}: pip install 'vit_ssl_jax[{name}]', or "
+            "--config.track= to do without"
         )
 
 

@@ -34,6 +34,10 @@ RULE = (
     "'max METRIC' or 'min METRIC', as 'max eval/classify/top1', or '' for none",
     lambda x: not x or re.fullmatch(r"(max|min) eval/[^/ ]+/[^ ]+", x) is not None,
 )
+TRACK = (
+    "'wandb:PROJECT' or 'mlflow:EXPERIMENT', or '' for none",
+    lambda x: not x or re.fullmatch(r"(wandb|mlflow):[^:]*[^:\s/]", x) is not None,
+)
 SIZES = "a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1
 
 RANGES = {
@@ -46,6 +50,7 @@ RANGES = {
     "checkpoint_every": MIN_ONE,
     "keep": MIN_ONE,
     "keep_best": RULE,
+    "track": TRACK,
     "vit.droppath": BELOW_ONE,
     "vit.dropout": BELOW_ONE,
     "vit.norm_eps": POSITIVE,

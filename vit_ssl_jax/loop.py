@@ -169,6 +169,7 @@ def write_metrics(s, state, metrics, meter, done):
         "epoch": done / s.run.steps_per_epoch,
         "examples_seen": done * s.config.batch_size,
         "data/broken_images": len(s.source.broken),
+        "perf/hours": s.clock() / 3600,
     }
     s.log.write(done, metrics)
     s.log.say(console.console_line(done, s.run.steps, metrics))

@@ -86,7 +86,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
     done = start == run.steps
     changed = folder.write_config(config, workdir, vit_ssl_jax.__version__, done)
     changed += train_data.write_card(None if done else card, workdir)
-    log = Writer(workdir, start=start, steps=run.steps)
+    log = Writer(workdir, start=start, steps=run.steps, config=config)
     with contextlib.closing(log), fit.explained(config, run, ready):
         console.say_start(run, start, begin.notes, changed)
         processes.wait_for_all("metrics.jsonl is cut back")

@@ -8,15 +8,14 @@ from etils import epath
 
 from vit_ssl_jax.errors import CLOUD, UserError
 from vit_ssl_jax.recipes import flatten
-from vit_ssl_jax.workdir.folder import is_stored
-from vit_ssl_jax.workdir.metrics import read_rows
+from vit_ssl_jax.workdir.files import is_stored, read_rows
 
 # What may differ between runs that are repetitions of each other.
 FREE = {
     *("seed", "init_from", "log_every", "checkpoint_every", "keep", "keep_best"),
     *("mesh", "accum"),
     *("data.dir", "data.threads", "data.workers", "data.max_broken"),
-    *("data.eval_batch_size", "summary", "evals"),
+    *("data.eval_batch_size", "summary", "track", "evals"),
 }
 
 # Metrics that are shares, told in per cent.
@@ -88,17 +87,28 @@ def read_runs(folder):
             yield Measured(recipe_of(config, file), "", trained(config), step, values)
     latest = {}
     for file in sorted(folder.glob("evaluations/*.json")):
-        one = read_json(file)
+        run, new = read_evaluation(file)
+        if run not in latest or latest[run].step < new.step:
+            latest[run] = new
+    yield from latest.values()
+
+
+def read_evaluation(file):
+    """One of evaluations/*.json: what it is of, and its `Measured`.
+
+    Raises UserError where the file is none.
+    """
+    one = read_json(file)
+    try:
         settings = trained(one["trained"]) | {
             f"{one['evaluation']}.{k}": v for k, v in flatten(one["settings"]).items()
         }
         run = (one["recipe"], one["trained"]["seed"], json.dumps(settings))
-        new = Measured(
+        return run, Measured(
             one["recipe"], one["evaluation"], settings, one["step"], one["results"]
         )
-        if run not in latest or latest[run].step < new.step:
-            latest[run] = new
-    yield from latest.values()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is no evaluation: {error!r}") from error
 
 
 def recipe_of(config, file):

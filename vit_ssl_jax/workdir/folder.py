@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import uuid
 
@@ -10,13 +11,9 @@ from etils import epath
 
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import CLOUD, UserError
+from vit_ssl_jax.workdir.files import is_stored, replace
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-
-def is_stored(path):
-    """Whether a path is in a store of objects (gs://), which are only written whole."""
-    return "://" in str(path)
 
 
 def find(path):
@@ -75,18 +72,20 @@ def write_config(config, path, version, finished=False):
         replace(file, json.dumps(new, indent=2, sort_keys=True) + "\n")
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
+        versions |= describe_machine()
         (path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
     return _differences(old, new)
 
 
-def replace(file, text):
-    """Writes a file whole or not at all: a kill leaves the old one."""
-    if is_stored(file):
-        file.write_text(text)
-        return
-    new = file.parent / f"{file.name}.new"
-    new.write_text(text)
-    new.replace(file)
+def describe_machine():
+    """What a run is on: devices of all processes, and this one's cores and system."""
+    devices = jax.devices()
+    return {
+        "devices": f"{len(devices)} {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def _differences(old, new, prefix="config"):

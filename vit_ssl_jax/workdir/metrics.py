@@ -1,4 +1,4 @@
-"""Metrics written: console, metrics.jsonl, TensorBoard. Process 0 only."""
+"""Metrics written: console, metrics.jsonl, TensorBoard, a tracker. Process 0 only."""
 
 import contextlib
 import json
@@ -9,7 +9,8 @@ import jax
 import tqdm
 from etils import epath
 
-from vit_ssl_jax.workdir.folder import is_stored, replace
+from vit_ssl_jax.workdir import tracking
+from vit_ssl_jax.workdir.files import is_stored, read_rows, replace
 
 AGAIN = 30  # seconds between two writes of a file that can't be appended to
 
@@ -17,9 +18,11 @@ AGAIN = 30  # seconds between two writes of a file that can't be appended to
 class Writer:
     """Writes a run's metrics; on resume it first drops what lies after the checkpoint."""
 
-    def __init__(self, workdir, *, start, steps):
+    def __init__(self, workdir, *, start, steps, config=None):
+        """`config.track` names the tracker, where there is one."""
         self._on = jax.process_index() == 0
-        self._bar = None
+        self._bar = self._tracker = None
+        self._done, self._steps = start, steps
         if not self._on:
             return
         import tensorboardX  # it brings PyTorch where that is installed
@@ -37,6 +40,8 @@ class Writer:
                 file=sys.stdout,
                 dynamic_ncols=True,
             )
+        if config and config.get("track", "") and start < steps:
+            self._tracker = tracking.Tracker(config, epath.Path(workdir), self.say)
 
     def advance(self, steps):
         """So many steps more on the progress bar."""
@@ -44,13 +49,16 @@ class Writer:
             self._bar.update(steps)
 
     def write(self, step, metrics):
-        """Appends `{name: float}` of a step to metrics.jsonl and TensorBoard."""
+        """Appends `{name: float}` of a step to metrics.jsonl and TensorBoard, tracked too."""
         if not self._on:
             return
         metrics = {k: float(v) for k, v in sorted(metrics.items())}
         self._rows.append(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
+        self._done = max(step, self._done)
+        if self._tracker:
+            self._tracker.log(step, metrics)
 
     def say(self, text):
         """Prints a line, above the progress bar where there is one."""
@@ -72,6 +80,8 @@ class Writer:
             self._bar.close()
         self.flush()
         self._board.close()
+        if self._tracker:
+            self._tracker.close(self._done >= self._steps)
 
 
 class Rows:
@@ -116,15 +126,6 @@ def cut_back(path, step):
             continue
     replace(path, "".join(kept))
     return kept
-
-
-def read_rows(file):
-    """The rows of a metrics.jsonl, as dicts; a line torn by a kill is left out."""
-    rows, text = [], file.read_bytes() if file.exists() else b""
-    for line in text.decode(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def read_metrics(workdir, prefix):

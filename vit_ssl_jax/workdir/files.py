@@ -1,0 +1,37 @@
+"""Small files of a workdir, read and written without jax."""
+
+import json
+
+
+def is_stored(path):
+    """Whether a path is in a store of objects (gs://), which are only written whole."""
+    return "://" in str(path)
+
+
+def replace(file, text):
+    """Writes a file whole or not at all: a kill leaves the old one."""
+    if is_stored(file):
+        file.write_text(text)
+        return
+    new = file.parent / f"{file.name}.new"
+    new.write_text(text)
+    new.replace(file)
+
+
+def parse_row(line):
+    """A line of metrics.jsonl as a dict; None where it is torn, or has no step."""
+    try:
+        row = json.loads(line)
+        step = row["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    whole = isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**53
+    return row if whole else None
+
+
+def read_rows(file):
+    """The rows of a metrics.jsonl, as dicts; a line torn by a kill is left out."""
+    if not file.exists():
+        return []
+    lines = file.read_bytes().decode(errors="replace").splitlines()
+    return [row for row in map(parse_row, lines) if row is not None]
