@@ -60,6 +60,7 @@ NEVER = {
     "models": {"optax", "ml_collections"},
     "methods": {"ml_collections"},
     "data": {"jax", "flax", "optax", "ml_collections"},
+    "report": {"jax", "flax", "optax"},
 }
 # Who may import what reads and writes the files of others.
 CONVERTERS = {"interop", "weights", "exporting", "convert"}

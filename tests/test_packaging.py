@@ -59,7 +59,9 @@ def test_the_wheel_has_the_package_and_all_recipes_and_nothing_else(built):
     recipes = {f"vit_ssl_jax/configs/{name}" for name in runs.CONFIGS}
     parts = ("page.html", "page.css", "page.js", "curves.js")
     page = {f"vit_ssl_jax/report/{name}" for name in parts}
-    assert {name for name in names if not name.startswith(info)} == ours | recipes | page
+    assert {
+        name for name in names if not name.startswith(info)
+    } == ours | recipes | page
     with tarfile.open(source) as archive:
         kept = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "configs/quickstart.py"} <= kept

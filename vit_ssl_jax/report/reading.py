@@ -64,11 +64,15 @@ def name_folders(folders):
 
 def read_folder(folder, name):
     """A workdir as a dict (None: it has evaluations alone), and its `runs.Measured`."""
-    results = [finite(one) for one in runs.read_runs(folder)]
     if not (folder / "config.json").exists():
-        return None, results
+        return None, [finite(one) for one in runs.read_runs(folder)]
     config = runs.read_json(folder / "config.json")
     numbers, newest, left_out = curves.read(folder / "metrics.jsonl")
+    results = []
+    try:
+        results.extend(map(finite, runs.read_runs(folder)))
+    except UserError as error:
+        left_out.append(f"evaluations/*.json, for {error}")
     hours, estimated = curves.hours(numbers)
     axes = {"images": numbers.get("examples_seen"), "epochs": numbers.get("epoch")}
     axes |= {"hours": hours}
