@@ -100,10 +100,12 @@ RANGES = {
     "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
 }
 
+LATER = {"keep_best": "", "track": ""}  # what recipes of before don't say
+
 
 def check_config(config):
     """Raises UserError for the first value of a ConfigDict that is out of its range."""
-    check_values("config", flatten(config.to_dict()), RANGES)
+    check_values("config", LATER | flatten(config.to_dict()), RANGES)
 
 
 def make_config(module, where, owner, values, cure=""):
