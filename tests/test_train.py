@@ -32,7 +32,8 @@ def test_a_workdir_holds_what_a_user_looks_for(trained):
     assert json.loads((workdir / "summary.json").read_text()) == summary
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["vit"]["variant"] == config.vit.variant
-    assert "jax" in json.loads((workdir / "versions.json").read_text())
+    versions = json.loads((workdir / "versions.json").read_text())
+    assert {"jax", "vit_ssl_jax", "devices", "cores", "system"} <= set(versions)
     assert list(workdir.glob("events.out.tfevents.*"))
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"6", "8"}
 
@@ -44,6 +45,8 @@ def test_metrics_carry_the_expected_names(trained):
         assert np.isfinite(merged[name])
     assert merged["perf/img_per_sec"] > 0
     assert 0 <= merged["perf/data_wait_frac"] <= 1
+    hours = [m["perf/hours"] for m in lines if "perf/hours" in m]
+    assert hours == sorted(hours) and 0 < hours[0] < 1
     evaluated = [
         m["step"] for m in lines if "eval/knn/k20_T0.07_mean_standardized/top1" in m
     ]

@@ -217,6 +217,28 @@ def test_a_damaged_run_is_still_shown(tmp_path):
         reading.collect([run])
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"recipe": 5}', '{"seed": 0', ""])
+def test_a_config_that_is_none_is_told(tmp_path, text):
+    made.write(tmp_path / "a", steps=2)
+    (tmp_path / "a" / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"a is left out: .*config\.json"):
+        reading.collect([tmp_path / "a"])
+
+
+def test_an_evaluation_without_its_run_is_in_the_table(tmp_path):
+    """As `evaluate` leaves it beside a file of weights."""
+    one = dict(evaluation="eval_small", recipe="weights", step=0, settings={})
+    one |= dict(
+        trained=dict(recipe="weights", seed=0), results={"cifar10/knn/top1": 0.5}
+    )
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "one.json").write_text(json.dumps(one))
+    data, _ = reading.collect([tmp_path])
+    (row,) = data["evaluations"]
+    assert data["runs"] == [] and row["result"] == "50.00"
+    assert Page(page.make_page(data, {"runs": {}, "notes": []})).json("data") == data
+
+
 def test_the_alarm_is_told_where_it_begins():
     steps = np.arange(1, 9)
     alarm = np.array([0, 0, 1, 1, 0, 1, 0, np.nan])

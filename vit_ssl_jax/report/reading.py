@@ -67,6 +67,7 @@ def read_folder(folder, name):
     if not (folder / "config.json").exists():
         return None, [finite(one) for one in runs.read_runs(folder)]
     config = runs.read_json(folder / "config.json")
+    recipe = runs.recipe_of(config, folder / "config.json")
     numbers, newest, left_out = curves.read(folder / "metrics.jsonl")
     results = []
     try:
@@ -79,7 +80,7 @@ def read_folder(folder, name):
     file = folder / "metrics.jsonl"
     run = {
         "name": name,
-        "recipe": runs.recipe_of(config, folder / "config.json"),
+        "recipe": recipe,
         "key": json.dumps(runs.trained(config), sort_keys=True, default=str),
         "step": newest,
         "steps": total_steps(config, axes["epochs"]),
@@ -132,11 +133,12 @@ def read_optional(file, left_out):
 
 def total_steps(config, epochs):
     """The steps of the whole run as far as its files tell, else None."""
-    if config.get("steps"):
-        return config["steps"]
-    if epochs is None or not epochs[1][-1] > 0 or not config.get("epochs"):
+    steps, wanted = config.get("steps"), config.get("epochs")
+    if steps and curves.is_number(steps):
+        return steps
+    if epochs is None or not epochs[1][-1] > 0 or not curves.is_number(wanted):
         return None
-    return round(config["epochs"] * epochs[0][-1] / epochs[1][-1])
+    return round(wanted * epochs[0][-1] / epochs[1][-1])
 
 
 def shorten_card(card):

@@ -104,16 +104,17 @@ def read_evaluation(file):
             f"{one['evaluation']}.{k}": v for k, v in flatten(one["settings"]).items()
         }
         run = (one["recipe"], one["trained"]["seed"], json.dumps(settings))
+        results = dict(one["results"])
         return run, Measured(
-            one["recipe"], one["evaluation"], settings, one["step"], one["results"]
+            one["recipe"], one["evaluation"], settings, one["step"], results
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is no evaluation: {error!r}") from error
 
 
 def recipe_of(config, file):
     """The name of the recipe of a run."""
-    if "recipe" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("recipe"), str):
         raise UserError(f"{file} names no recipe; is it of an older version?")
     return config["recipe"]
 
