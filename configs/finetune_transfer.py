@@ -56,6 +56,7 @@ def get_config(choice=""):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="supervised",
         pool="mean",  # of the patches, then a new LayerNorm

@@ -42,6 +42,7 @@ def get_config(recipe="1pct"):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
     config.summary = False
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(
         name="supervised",
         pool="normed_mean",  # I-JEPA's features

@@ -57,14 +57,14 @@ def write_config(config, path, version, finished=False):
     """Writes config.json and versions.json; returns the keys that a resume changed.
 
     Called only once the checkpoint has been found to fit the config. A `finished` run
-    keeps what it has.
+    keeps what it has, if that can be read.
     """
     new = json.loads(config.to_json_best_effort())
     file = path / "config.json"
     try:
         old = json.loads(file.read_text()) if file.exists() else new
     except (OSError, ValueError, RecursionError):
-        old = {"config.json": "(can't be read)"}
+        old, finished = {"config.json": "(can't be read)"}, False
     if finished and file.exists():
         changed = _differences(old, new)
         return [f"{line} (not written: the run is finished)" for line in changed]
