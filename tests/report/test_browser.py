@@ -186,6 +186,7 @@ def is_dark(colour):
 
 def test_the_served_page_follows_a_run(chromium, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "AGAIN", -1.0)
+    monkeypatch.setattr(live, "SPARED", 0)
     run = made.write(tmp_path / "runs" / "a", steps=10)
     with serving(run.parent) as ask:
         chromium.open(f"http://127.0.0.1:{ask.port}/")

@@ -44,6 +44,7 @@ def serving(path, host="127.0.0.1"):
 def run(tmp_path, monkeypatch):
     """A run's workdir, and a server that looks at once."""
     monkeypatch.setattr(live, "AGAIN", -1.0)
+    monkeypatch.setattr(live, "SPARED", 0)
     return made.write(tmp_path / "runs" / "a", steps=10)
 
 
@@ -73,6 +74,19 @@ def test_a_run_is_followed_as_it_is_written(run):
         made.write(run.parent / "later", steps=3)  # a run that begins meanwhile
         names = [r["name"] for r in json.loads(ask("/data.json")[1])["runs"]]
         assert names == ["a", "later"]
+
+
+def test_files_that_take_long_to_read_are_read_seldom(run, monkeypatch):
+    """So that a page that looks every ten seconds never keeps a machine busy."""
+    now = iter([0.0, 4.0, 43.0, 45.0, 46.0])  # read in 4 s; asked at 43 and at 45 s
+    monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(live, "SPARED", 10)
+    shown = live.Runs([str(run)])
+    before = shown.answer("/data.json")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 11, "train/loss": 0.125}\n')
+    assert shown.answer("/data.json") == before
+    assert json.loads(shown.answer("/data.json")[0])["runs"][0]["step"] == 11
 
 
 def test_pictures_are_an_answer_of_their_own(run):

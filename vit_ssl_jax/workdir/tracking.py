@@ -6,6 +6,7 @@ What fails is one line, and the run goes on without a tracker.
 """
 
 import json
+import logging
 import queue
 import re
 import threading
@@ -16,7 +17,7 @@ from vit_ssl_jax.recipes import flatten
 from vit_ssl_jax.workdir.files import is_stored, replace
 
 MOST = 10_000  # rows that wait to be sent; more are no tracker's
-PATIENCE = 60  # seconds that the end of a run waits for what isn't sent yet
+PATIENCE = 30  # seconds that the end of a run waits for what isn't sent yet
 LONGEST = 500  # characters of a setting that MLflow is told
 AT_ONCE = 100  # settings in one call to MLflow
 
@@ -155,6 +156,7 @@ def open_mlflow(place, known, workdir, config):
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each try
     client = MlflowClient()
     if known.id:
         client.update_run(known.id, status="RUNNING")
