@@ -164,6 +164,7 @@ def get_config(choice="mae"):
         wd_end=0.05,
         no_decay=("bias", "scale"),
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name="folder",
@@ -189,6 +190,7 @@ def get_config(choice="mae"):
         resize=resize,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=config_dict.placeholder(tuple),
         std=config_dict.placeholder(tuple),
         threads=0,

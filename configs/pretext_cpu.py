@@ -146,6 +146,7 @@ def get_config(method="mae"):
         wd_end=0.05,
         no_decay=("bias", "scale"),
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name="cifar10",
@@ -171,6 +172,7 @@ def get_config(method="mae"):
         resize=32,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         threads=0,  # 0: by the number of cores

@@ -100,6 +100,7 @@ def get_config(method="ijepa"):
         wd_end=0.05 if mae else 0.04,
         no_decay=("bias", "scale"),
         clip=0.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name="embedded",
@@ -125,6 +126,7 @@ def get_config(method="ijepa"):
         resize=32,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,

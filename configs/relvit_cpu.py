@@ -103,6 +103,7 @@ def get_config(recipe="upstream"):
         wd_end=0.1,
         no_decay=(),
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name="cifar10",
@@ -128,6 +129,7 @@ def get_config(recipe="upstream"):
         resize=32,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         threads=0,

@@ -126,6 +126,7 @@ def get_config(name=""):
         wd_end=0.1,
         no_decay=(),  # biases, norms and tokens are decayed, too
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name=tfds,
@@ -152,6 +153,7 @@ def get_config(name=""):
         resize=resize,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=mean,
         std=std,
         threads=0,  # 0: by the number of cores

@@ -86,6 +86,7 @@ def get_config(recipe="original"):
         wd_end=0.3,
         no_decay=("bias", "scale"),  # class token and positions are decayed
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name="imagenet2012",
@@ -111,6 +112,7 @@ def get_config(recipe="original"):
         resize=256,  # the original evaluates on squeezed images, here the centre is cut
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         threads=0,  # 0: by the number of cores
@@ -185,6 +187,7 @@ def get_config(recipe="original"):
             b2=0.95,
             no_decay=("bias", "scale", "cls", "posemb"),
             clip=0.0,
+            clip_each=0.0,  # norm of each parameter's gradient; 0: any
         )
         config.data.update(
             crop=(0.08, 1.0),

@@ -109,6 +109,7 @@ def get_config(recipe="imagenet"):
         wd_end=0.0,
         no_decay=(),
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name=NAMES[recipe],
@@ -135,6 +136,7 @@ def get_config(recipe="imagenet"):
         resize=448,  # vit_jax squeezes the whole image to 384
         squash=False,
         train_resize=448 if cifar else 0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=config_dict.placeholder(tuple),
         std=config_dict.placeholder(tuple),
         threads=0,  # 0: by the number of cores

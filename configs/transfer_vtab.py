@@ -153,6 +153,7 @@ def get_config(task=""):
         wd_end=0.0,
         no_decay=(),
         clip=1.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name=name,
@@ -178,6 +179,7 @@ def get_config(task=""):
         resize=384,
         squash=True,
         train_resize=448 if crop else 0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=config_dict.placeholder(tuple),
         std=config_dict.placeholder(tuple),
         threads=0,  # 0: by the number of cores

@@ -176,6 +176,7 @@ OPTIM = dict(
     wd_end=0.05,
     no_decay=("bias", "scale"),
     clip=0.0,
+    clip_each=0.0,
 )
 
 
@@ -195,6 +196,7 @@ class Tiny:
             normalize=functools.partial(images.normalize, mean=MEAN, std=STD),
             mean_std=(MEAN, STD),
             steps=100,
+            epochs=10.0,
             num_classes=10,
         )
         numbers = METHODS.get(name, {}) | changes

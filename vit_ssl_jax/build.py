@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vit_ssl_jax import freezing, methods, optim, own, partition, recipes, step
 from vit_ssl_jax.checks import check_config
+from vit_ssl_jax.data import augment
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import images
@@ -22,7 +23,7 @@ class Model:
 
     steps: int  # of the whole run
     mesh: jax.sharding.Mesh
-    size: tuple  # of the images, pixels
+    size: tuple  # of the images that training gets, pixels
     normalize: Callable  # image in [0, 1] -> standardised image
     method: methods.Method
 
@@ -83,11 +84,17 @@ def make_model(config, mesh):
         normalize=normalize,
         mean_std=mean_std,
         steps=count_steps(config),
+        epochs=config.epochs,
         num_classes=data.num_classes,
     )
     method = methods.make(config.method.to_dict(), context)
     check_tensor(method.model, mesh)
-    size = tuple(data.size)
+    size = augment.train_size(data)
+    if size != tuple(data.size) and not method.crops:
+        raise UserError(
+            f"config.data.train_size: {config.method.name} cuts no crops, its images are "
+            f"config.data.size={tuple(data.size)}; set it to ()"
+        )
     return Model(context.steps, mesh, size, normalize, method)
 
 
@@ -108,6 +115,7 @@ def make_run(config, devices=None):
         steps=model.steps,
         epochs=config.epochs,
         batch_size=config.batch_size,
+        frozen=model.method.frozen,
     )
     blocks = config.optim.get("train_blocks", -1)
     optimizer = freezing.freeze(optimizer, blocks, model.encoder.depth)

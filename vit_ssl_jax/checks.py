@@ -59,10 +59,15 @@ RANGES = {
     "optim.warmup_epochs": MIN_ZERO,
     "optim.ipe_scale": POSITIVE,
     "optim.clip": MIN_ZERO,
+    "optim.clip_each": MIN_ZERO,
     "optim.layer_decay": ("above 0 and at most 1", lambda x: 0 < x <= 1),
     "data.size": (
         "'(height, width)' in pixels",
         lambda x: len(x) == 2 and min(x) >= 1,
+    ),
+    "data.train_size": (
+        "'(height, width)' in pixels, or '()' for config.data.size",
+        lambda x: len(x) == 0 or (len(x) == 2 and min(x) >= 1),
     ),
     "data.crop": (
         "'(smallest, largest)' share of the image, or '()' for none",

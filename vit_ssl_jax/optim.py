@@ -193,11 +193,11 @@ def peak_rate(config, batch_size):
     return config.lr * batch_size / config.lr_batch if config.lr_batch else config.lr
 
 
-def make_optimizer(config, *, steps, epochs, batch_size):
+def make_optimizer(config, *, steps, epochs, batch_size, frozen=()):
     """Builds the optimiser of `config.optim` for a run of `steps` steps.
 
     Warm-up takes the same share of the run as `warmup_epochs` of `epochs`, so a
-    shortened run keeps the schedule's shape.
+    shortened run keeps the schedule's shape. `frozen`: as in `clipping.freeze`.
     """
     if config.schedule not in SCHEDULES:
         raise UserError(
@@ -230,8 +230,7 @@ def make_optimizer(config, *, steps, epochs, batch_size):
     tx = make_transformation(config, rate, decay)
     if config.layer_decay != 1.0:
         tx = scale_layers(tx, config.layer_decay)
-    if config.clip:
-        tx = clipping.clip_together(tx, config.clip)
+    tx = clipping.surround(tx, config, frozen)
     return Optimizer(tx, {"lr": rate, "weight_decay": decay})
 
 

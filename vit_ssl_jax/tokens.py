@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import variants
+from vit_ssl_jax.models import variants, vit
 from vit_ssl_jax.ops import posemb
 
 
@@ -24,9 +24,10 @@ def say_beside(theirs, encoder):
         rest = "the first of its" if new < old else "those beyond its are fresh"
         rest = rest if min(old, new) else ("left out" if old else "fresh ones")
         lines.append(f"encoder: it has {old} registers, here are {new}: {rest}")
-    if shape["rope"] != encoder.form.rope:
+    turned = vit.rope_base(theirs["vit.posemb"], shape["rope"])
+    if turned != encoder.form.rope:
         lines.append(
-            f"encoder: it was trained with rotary positions of base {shape['rope']:g}, "
+            f"encoder: it was trained with rotary positions of base {turned:g}, "
             f"here it is {encoder.form.rope:g} (0: none)"
         )
     return lines
@@ -59,7 +60,7 @@ def place_encoder(table, encoder, theirs):
     old, new = tuple(side // patch for side in theirs["data.size"]), encoder.grid
     change = f"grid of {new[0]}x{new[1]} patches, not {old[0]}x{old[1]}"
     kind, had, lines = theirs["vit.posemb"], theirs.get("vit.cls", encoder.cls), []
-    if kind == "none" or encoder.posemb == "none":
+    if kind in ("none", "rope") or encoder.posemb == "none":
         if encoder.posemb == "learned":
             lines.append("encoder: it has no position table, a fresh one is learned")
         return None, lines

@@ -68,7 +68,7 @@ def keep_decoded(config, source):
     """
     data, side = config.data, 0
     if "own" in config and data.crop:
-        side = math.ceil(max(data.size) / math.sqrt(data.crop[0]))
+        side = math.ceil(max(augment.train_size(data)) / math.sqrt(data.crop[0]))
     source, line = in_memory.keep_decoded(source, data.get("cache_gib", 0.0), side)
     return source, [line] if line else []
 
@@ -110,11 +110,12 @@ def write_card(made, workdir):
 
 def augmentation(data):
     """Picks what `config.data` has done to a training image on the host."""
-    tuples = ("size", "crop", "ratio", "mean")
+    tuples = ("crop", "ratio", "mean")
     plain = ("pad", "flip", "randaugment", "interpolation", "resize", "squash")
     return {
         "pixels": data.get("pixels", "pillow"),
         **{key: tuple(data[key]) for key in tuples},
+        "size": augment.train_size(data),
         **{key: data[key] for key in (*plain, "train_resize")},
     }
 

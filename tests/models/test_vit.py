@@ -75,7 +75,8 @@ def test_unknown_variants_are_refused(variant):
 @pytest.mark.parametrize(
     "changes, key",
     [
-        (dict(posemb="rope"), "posemb"),
+        (dict(posemb="alibi"), "posemb"),
+        (dict(posemb="rope", variant="2x24x4/4"), "config.vit.posemb: 'rope' needs"),
         (dict(dtype="float16"), "dtype"),
         (dict(gelu="fast"), "gelu"),
         (dict(init="he"), "init"),

@@ -82,6 +82,7 @@ def ema_weights(c, ema):
         normalize=lambda image: image,
         mean_std=((0.0,), (1.0,)),
         steps=run_length(c)[0],
+        epochs=1.0,
         num_classes=0,
     )
     return methods.make(config, context).update_ema.keywords["weights"]

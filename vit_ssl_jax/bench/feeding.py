@@ -113,7 +113,7 @@ def time_transfer(config, rounds=5):
     mesh = build.make_run(config).mesh
     rng = np.random.default_rng(0)
     count = partition.fill_ways(min(config.batch_size, 256), mesh)
-    image = rng.integers(0, 256, (count, *config.data.size, 3), np.uint8)
+    image = rng.integers(0, 256, (count, *augment.train_size(config.data), 3), np.uint8)
     begun = time.perf_counter()
     for _ in range(rounds):
         jax.block_until_ready(step.put_batch({"image": image}, mesh))
@@ -132,7 +132,7 @@ def time_lock(source, config, count):
     source = dataclasses.replace(source, read=lambda i: content[i % count])
     how = train_data.augmentation(data)
     write = pipeline.train_writer(source, config.seed, data.stream, how)
-    rows = making.rows_of(source, data.size)
+    rows = making.rows_of(source, how["size"])
     with without_pixels():
         out = making.fresh(write, 0, making.PIECE, rows)
         begun = time.thread_time()

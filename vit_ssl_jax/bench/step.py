@@ -9,6 +9,7 @@ import numpy as np
 
 from vit_ssl_jax import build, step
 from vit_ssl_jax.bench import peaks
+from vit_ssl_jax.data import augment
 from vit_ssl_jax.xla import cache
 
 WARM_UP = 2  # steps before the first that counts
@@ -19,7 +20,9 @@ def random_batch(config):
     rng = np.random.default_rng(config.seed)
     count, classes = config.batch_size, max(config.data.num_classes, 1)
     return dict(
-        image=rng.integers(0, 256, (count, *config.data.size, 3), np.uint8),
+        image=rng.integers(
+            0, 256, (count, *augment.train_size(config.data), 3), np.uint8
+        ),
         label=rng.integers(0, classes, count, np.int32),
         id=np.arange(count, dtype=np.int32),
     )

@@ -54,9 +54,11 @@ class ViT(nn.Module):
         super().__init__()
         shape = variants.decode(config.variant)
         plain = variants.decode(config.variant.partition(",")[0])
-        if shape != plain | {"hidden": shape["hidden"]}:
+        turned = config.posemb == "rope"
+        if turned or shape != plain | {"hidden": shape["hidden"]}:
             raise UserError(
-                f"config.vit.variant: {config.variant!r}: the twin has no registers, "
+                f"config.vit.variant: {config.variant!r}, posemb={config.posemb!r}: the twin "
+                "has no registers, "
                 "rotary positions, LayerScale or SwiGLU"
             )
         self.width, self.patch = shape["width"], shape["patch"]

@@ -61,6 +61,14 @@ def make_augmentation(
     return augment
 
 
+def train_size(data) -> tuple[int, int]:
+    """(height, width) of the images that training gets, by `config.data`.
+
+    Those of `size`, or of `train_size` where a method cuts crops of that size from them.
+    """
+    return tuple(data.get("train_size", ()) or data.size)
+
+
 def _resize_and_cut(
     rng: np.random.Generator, image: np.ndarray, *, size: tuple[int, int], **how
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from vit_ssl_jax.data import augment
 from vit_ssl_jax.data.source import Source
 
 SAMPLE = 200  # images that are looked at
@@ -20,7 +21,7 @@ SHRINKS = 4  # more than so many times is worth a warning
 def make_card(source: Source, data) -> dict:
     """Describes a split: plain values, to be shown by `describe` and saved as JSON.
 
-    data: `config.data`; of it `size`, `resize`, `crop`, `squash` and `train_resize`.
+    data: `config.data`; of it what says how a training image is cut.
     Of an evenly spread sample of images the heads alone are read.
     """
     looks = look_at(source, SAMPLE)
@@ -79,15 +80,15 @@ def look(source: Source, i: int) -> dict | None:
 def shorter_side(size: tuple[int, int], data) -> float:
     """The short side in pixels of a whole image of this size as training shows it."""
     if data.train_resize or not data.crop:
-        return max(data.train_resize or data.resize, min(data.size))
-    # A crop of the share s is shown at data.size: the whole image would be larger.
+        return max(data.train_resize or data.resize, min(augment.train_size(data)))
+    # A crop of the share s is shown at that size: the whole image would be larger.
     share = (data.crop[0] + data.crop[1]) / 2
-    return min(data.size) / share**0.5
+    return min(augment.train_size(data)) / share**0.5
 
 
 def describe_way(size: tuple[int, int], data) -> str:
     """What training does to an image of this size, as "533x400 -> ... -> 224x224"."""
-    end = "x".join(map(str, data.size))
+    end = "x".join(map(str, augment.train_size(data)))
     if data.crop:
         percent = "-".join(f"{100 * share:g}" for share in data.crop)
         way = f"a crop of {percent} % of it"

@@ -53,6 +53,10 @@ class Method:
     # The loss is one of the whole batch (decorrelation, uniformity), no mean over
     # examples: of each micro-batch by itself, and of held-out images in full batches.
     batch_loss: bool = False
+    # It cuts its views out of images of any size (`config.data.train_size`).
+    crops: bool = False
+    # Parameters that stay as they are in the first steps: (path of names, steps).
+    frozen: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ class Context:
     normalize: Callable  # image in [0, 1] -> standardised image
     mean_std: tuple  # of the channels
     steps: int  # optimiser steps of the whole run
+    epochs: float  # those that the steps make up in the recipe, for what goes by them
     num_classes: int  # of the data, 0 without labels
 
 

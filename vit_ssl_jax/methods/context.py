@@ -57,8 +57,9 @@ class ContextPrediction(nn.Module):
         b, t, side = x.shape[:3]
         # The centre is encoded once, whatever the number of its pairs.
         x = encoder.embed(x.reshape(b * t, *x.shape[2:]))
-        x = encoder.place(x, (side // encoder.patch, side // encoder.patch))
-        x = outputs.pooled(encoder.encode(x, train), self.pool, encoder)
+        grid = (side // encoder.patch, side // encoder.patch)
+        x = encoder.encode(encoder.place(x, grid), train, grid=grid)
+        x = outputs.pooled(x, self.pool, encoder)
         x = x.reshape(b, t, encoder.width)
         neighbour = x[:, 1:]
         centre = jnp.broadcast_to(x[:, :1], neighbour.shape)

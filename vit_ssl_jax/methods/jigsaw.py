@@ -131,7 +131,7 @@ def check(c, encoder):
             f"{c.grid} square cells of whole patches of {encoder.patch} px; set it to "
             f"({low}, {low}) or ({low + unit}, {low + unit})"
         )
-    if encoder.posemb == "none":
+    if encoder.posemb == "none" and not encoder.rope:
         raise UserError(
             "config.vit.posemb: 'none' hides where a tile lies, which is the answer; "
             "set it to 'sincos' or 'learned'"

@@ -187,7 +187,7 @@ def check(c, encoder, num_classes):
     for key in ("labels", "add_cls"):
         if getattr(c, key) and not encoder.cls:
             raise UserError(f"{name}.{key}: it needs config.vit.cls=True")
-    places = "rope of the variant" if encoder.rope else repr(encoder.posemb)
+    places = "rope (or the variant's)" if encoder.rope else repr(encoder.posemb)
     if places != "'none'" and not c.labels and not c.shuffle:
         raise UserError(
             f"config.vit.posemb: {places} tells the encoder where patches lie, which "
@@ -213,7 +213,7 @@ def check_mega(c, encoder):
             f"config.method.mega: {c.mega} is neither 0 (off) nor at least 2 and below "
             f"the shorter side of the grid of {rows}x{cols} patches"
         )
-    if c.mega and encoder.posemb != "none":
+    if c.mega and (encoder.posemb != "none" or encoder.rope):
         raise UserError(
             f"config.method.mega: {c.mega} mega-patches have no place in the position "
             "table; set config.vit.posemb=none"

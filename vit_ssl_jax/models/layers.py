@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_ssl_jax.errors import UserError, check_choice
 from vit_ssl_jax.models import attention
 from vit_ssl_jax.models.dense import Dense, gelu
 from vit_ssl_jax.models.initial import INITS
@@ -40,6 +41,19 @@ class Style:
     def initial(self):
         """The initialisers that `init` names."""
         return INITS[self.init]
+
+
+def make_style(config):
+    """Makes a `Style` from `config.vit`, every choice checked."""
+    check_choice("config.vit.dtype", config.dtype, ("bfloat16", "float32"))
+    check_choice("config.vit.gelu", config.gelu, ("exact", "tanh"))
+    check_choice("config.vit.init", config.init, INITS)
+    check_choice("config.vit.remat", config.remat, REMAT)
+    check_choice("config.vit.kernels", config.kernels, KERNELS)
+    if config.unroll < 1:
+        raise UserError(f"config.vit.unroll: {config.unroll} is not at least 1")
+    fields = Style.__dataclass_fields__
+    return Style(**{name: config[name] for name in fields})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

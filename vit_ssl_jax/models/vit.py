@@ -15,7 +15,8 @@ from vit_ssl_jax.models import attention, layers, readouts, stack, variants
 from vit_ssl_jax.models.dropout import drop
 from vit_ssl_jax.ops import patches, posemb, rope
 
-POSEMBS = ("none", "learned", "sincos", "sincos_big_vision")
+POSEMBS = ("none", "learned", "sincos", "sincos_big_vision", "rope")
+ROPE = 100.0  # base of DINOv3's rotary positions
 
 
 class ViT(nn.Module):
@@ -30,7 +31,7 @@ class ViT(nn.Module):
     width: int
     hidden: int
     heads: int
-    posemb: str  # one of POSEMBS
+    posemb: str  # what is added, one of POSEMBS; rotary ones are in `form`
     cls: bool  # class token
     final_norm: bool  # LayerNorm after the last block
     droppath: float  # stochastic depth of the last block
@@ -107,11 +108,12 @@ class ViT(nn.Module):
             self.patch_embed(patches.patchify(image, self.patch))
         )
 
-    def place(self, tokens, grid=None):
+    def place(self, tokens, grid=None, weights=None):
         """Adds the position of every patch: `[B N D] -> [B N D]` float32.
 
-        On another `grid` (rows, columns) the table is resized bilinearly: a small tile
-        gets the coarse positions of a whole image (as in LOCA, 2022).
+        On another `grid` (rows, columns) the table is resized: a small tile gets the
+        coarse positions of a whole image (as in LOCA, 2022). Bilinearly, or by `weights`
+        as in `posemb.resize`.
         """
         tokens = tokens.astype(jnp.float32)
         if self.posemb == "none":
@@ -124,10 +126,7 @@ class ViT(nn.Module):
             )
         table = self.positions()
         if (rows, cols) != tuple(self.grid):
-            table = table.reshape(1, *self.grid, self.width)
-            shape = (1, rows, cols, self.width)
-            table = jax.image.resize(table, shape, "bilinear")
-            table = table.reshape(1, rows * cols, self.width)
+            table = posemb.resize(table, self.grid, (rows, cols), weights)
         return tokens + table
 
     def positions(self):
@@ -137,15 +136,16 @@ class ViT(nn.Module):
         endpoint = self.posemb == "sincos_big_vision"
         return jnp.asarray(posemb.sincos(self.grid, self.width, endpoint))[None]
 
-    def encode(self, tokens, train, valid=None, collect=None, ids=None):
+    def encode(self, tokens, train, valid=None, collect=None, ids=None, grid=None):
         """Blocks and final norm: `[B K D] -> [B K(+1) D]` float32.
 
         `valid`: bool `[B K]`, or int32 `[B]`, so many of the first. Others are never
         attended to, their own outputs are meaningless. With `collect`, a function of the
         residual stream `[B K(+1) D]`, also what it makes of every block's, `[L ...]`.
-        `ids [B K]`: which patches they are, for rotary positions; None: all, in order.
+        For rotary positions, `ids [B K]`: which patches they are (None: all, in order),
+        and of what `grid`, where it isn't the ViT's.
         """
-        table = self.rotations(tokens, ids) if self.rope else None
+        table = self.rotations(tokens, ids, grid) if self.rope else None
         tokens = jnp.concatenate([*self.prefix(tokens.shape[0]), tokens], axis=1)
         for _ in range(self.cls + self.registers):
             valid = attention.with_class_token(valid)
@@ -174,9 +174,9 @@ class ViT(nn.Module):
         parts = x[:, : int(self.cls)], x[:, self.cls + self.registers :]
         return jnp.concatenate(parts, axis=1) if self.registers else x
 
-    def rotations(self, tokens, ids):
+    def rotations(self, tokens, ids, grid):
         """Cosines and sines of the tokens that `encode` makes: `[B 1+R+K 2 E]`."""
-        table = rope.table(self.grid, self.width // self.heads, self.rope)
+        table = rope.table(grid or self.grid, self.width // self.heads, self.rope)
         if ids is None and tokens.shape[1] != len(table):
             raise ValueError(
                 f"{tokens.shape[1]} patches, but the rotary positions are those of "
@@ -199,6 +199,13 @@ def make_vit(config, size, *, final_norm=True):
             f"of {patch} px of config.vit.variant={config.variant!r}"
         )
     check_choice("config.vit.posemb", config.posemb, POSEMBS)
+    turned = config.posemb == "rope"
+    if turned and shape["width"] // shape["heads"] % 4:
+        raise UserError(
+            f"config.vit.posemb: 'rope' needs heads whose width is divisible by 4; those "
+            f"of config.vit.variant={config.variant!r} are not"
+        )
+    shape["rope"] = rope_base(config.posemb, shape["rope"])
     if config.posemb.startswith("sincos") and shape["width"] % 4:
         raise UserError(
             f"config.vit.variant: {config.variant!r}: a sine-cosine position table "
@@ -206,28 +213,20 @@ def make_vit(config, size, *, final_norm=True):
         )
     return ViT(
         grid=(size[0] // patch, size[1] // patch),
-        posemb=config.posemb,
+        posemb="none" if turned else config.posemb,
         cls=config.cls,
         final_norm=final_norm,
         droppath=config.droppath,
         dropout=config.dropout,
-        style=make_style(config),
+        style=layers.make_style(config),
         form=layers.Form(**{name: shape.pop(name) for name in variants.OF_BLOCKS}),
         **shape,
     )
 
 
-def make_style(config):
-    """Makes a `layers.Style` from `config.vit`, every choice checked."""
-    check_choice("config.vit.dtype", config.dtype, ("bfloat16", "float32"))
-    check_choice("config.vit.gelu", config.gelu, ("exact", "tanh"))
-    check_choice("config.vit.init", config.init, layers.INITS)
-    check_choice("config.vit.remat", config.remat, layers.REMAT)
-    check_choice("config.vit.kernels", config.kernels, layers.KERNELS)
-    if config.unroll < 1:
-        raise UserError(f"config.vit.unroll: {config.unroll} is not at least 1")
-    fields = layers.Style.__dataclass_fields__
-    return layers.Style(**{name: config[name] for name in fields})
+def rope_base(posemb, base):
+    """Base of the rotary positions by `config.vit`: the variant's, or DINOv3's for "rope"."""
+    return base or (ROPE if posemb == "rope" else 0.0)
 
 
 def check_pool(how, cls):

@@ -64,7 +64,13 @@ def unit(features):
 
 
 def mean_feature(encoder, params, image):
-    """The mean over patches of a ViT's output: `[B H W C] -> [B D]` float32."""
+    """The mean over patches of a ViT's output: `[B H W C] -> [B D]` float32.
+
+    Of images of another size (`config.data.train_size`) resized to the ViT's.
+    """
+    if image.shape[1:3] != encoder.size:
+        shape = len(image), *encoder.size, image.shape[-1]
+        image = jax.image.resize(image, shape, "bilinear")
     tokens = encoder.apply({"params": params}, image, False)
     return vit.pool(tokens, "mean", encoder.cls).astype(jnp.float32)
 

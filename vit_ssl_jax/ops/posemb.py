@@ -1,6 +1,7 @@
 """Position tables and their resampling."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -27,9 +28,13 @@ def with_cls(table, cls):
     return np.pad(table, ((int(cls), 0), (0, 0)))[None]
 
 
-def _bicubic_matrix(old, new, a=-0.75):
-    """Weights `[new old]` of torch's bicubic: half-pixel centres, no antialiasing."""
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
+def bicubic_matrix(old, new, excess=0.0, a=-0.75):
+    """Weights `[new old]` of torch's bicubic: half-pixel centres, no antialiasing.
+
+    `excess`: what a scale factor of `(new + excess) / old` has too much; torch samples
+    by the factor that it was given, not by the sizes (DINO gives 0.1).
+    """
+    centre = (np.arange(new) + 0.5) * old / (new + excess) - 0.5
     left = np.floor(centre).astype(int)
     weights = np.zeros((new, old))
     for offset in (-1, 0, 1, 2):
@@ -61,6 +66,23 @@ def resample(table, old, new, antialias=False):
         out = np.asarray(out).reshape(new[0] * new[1], -1)
         return np.concatenate([table[:prefix], out.astype(table.dtype)])
     patches = patches.astype(np.float64)
-    rows, cols = _bicubic_matrix(old[0], new[0]), _bicubic_matrix(old[1], new[1])
+    rows, cols = bicubic_matrix(old[0], new[0]), bicubic_matrix(old[1], new[1])
     out = np.einsum("ir,jc,rcd->ijd", rows, cols, patches).reshape(new[0] * new[1], -1)
     return np.concatenate([table[:prefix], out.astype(table.dtype)])
+
+
+def resize(table, old, new, weights=None):
+    """Resizes a table within a program: `[1 N D], grid, grid -> [1 N' D]`.
+
+    Bilinearly, or by the `weights` of rows and of columns, `[new old]` each.
+    """
+    table = table.reshape(1, *old, -1)
+    if weights is None:
+        table = jax.image.resize(table, (1, *new, table.shape[-1]), "bilinear")
+    else:
+        rows, cols = (jnp.asarray(w, table.dtype) for w in weights)
+        with jax.named_scope("resample"):
+            table = jnp.einsum(
+                "ir,jc,xrcd->xijd", rows, cols, table, precision="highest"
+            )
+    return table.reshape(1, new[0] * new[1], -1)

@@ -17,7 +17,7 @@ KERNEL_MATMUL = re.compile(
 )
 # Scopes whose matmuls are float32 by design: crops, filters and colours of images, and
 # the resampling of position embeddings.
-FLOAT32_SCOPES = re.compile(r"(?:^|[/(])(?:views|jit\(_resize\))(?:[/)]|$)")
+FLOAT32_SCOPES = re.compile(r"(?:^|[/(])(?:views|resample|jit\(_resize\))(?:[/)]|$)")
 
 
 def violations(hlo_text, *, dtype, slices=1):
