@@ -16,6 +16,13 @@ The published recipes are for 1.3 million images: their rate is a batch of 4096'
 from ml_collections import ConfigDict, config_dict
 
 SIZES = ("", "cpu", "gpu24", "gpu80", "tpu")
+CROPS = dict(
+    local_crops=6,
+    local_size=96,
+    global_scale=(0.3, 1.0),
+    local_scale=(0.05, 0.3),
+    pool="cls",
+)
 METHODS = {
     "mae": dict(
         mask_ratio=0.75,
@@ -73,6 +80,22 @@ METHODS = {
     "context": dict(
         tile=64, gap=8, colour="drop", pairs="all", coarsen=0.33, pool="mean"
     ),
+    "dino": CROPS
+    | dict(
+        prototypes=4096,  # 65,536 are for 1.3 million images
+        head_width=2048,
+        bottleneck_width=256,
+        norm_last=True,
+        freeze_epochs=1.0,
+        student_temperature=0.1,
+        teacher_temperature=0.04,
+        warmup_temperature=0.04,
+        warmup_temperature_epochs=0,
+        centre_momentum=0.9,
+        ema_start=0.996,
+        ema_end=1.0,
+        compat="none",
+    ),
     "supervised": dict(
         pool="mean",
         loss="softmax",
@@ -94,6 +117,7 @@ VIT = {
     "ijepa": (False, "sincos", "ijepa"),
     "maskfeat": (True, "learned", "slowfast"),
     "relvit": (True, "none", "timm"),
+    "dino": (True, "learned", "timm"),
     "supervised": (True, "learned", "mae"),
 }
 SIDES = {"jigsaw": (240, 274), "context": (256, 292)}  # of the crop, before it
@@ -109,6 +133,7 @@ def get_config(choice="mae"):
         )
     cls, posemb, init = VIT.get(method, (False, "sincos", "timm"))
     side, resize = SIDES.get(method, (224, 256))
+    cuts = "local_crops" in METHODS[method]  # by itself, of larger images
     config = ConfigDict()
     config.recipe = f"own:{method}"
     config.seed = 0
@@ -182,15 +207,15 @@ def get_config(choice="mae"):
         num_classes=10 if method == "supervised" else 0,
         size=(side, side),
         pad=0,
-        crop=(0.2, 1.0),
+        crop=() if cuts else (0.2, 1.0),
         ratio=(3 / 4, 4 / 3),
-        flip=method not in ("ijepa", "jigsaw"),
+        flip=not cuts and method not in ("ijepa", "jigsaw"),
         randaugment="rand-m9-mstd0.5-inc1" if method == "supervised" else "",
         interpolation="bicubic",
         resize=resize,
         squash=False,
-        train_resize=0,
-        train_size=(),  # of training's images, where crops are cut of them; (): size
+        train_resize=384 if cuts else 0,
+        train_size=(384, 384) if cuts else (),  # crops are cut of it
         mean=config_dict.placeholder(tuple),
         std=config_dict.placeholder(tuple),
         threads=0,

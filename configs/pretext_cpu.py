@@ -81,6 +81,26 @@ METHODS = {
     "context": dict(
         tile=8, gap=1, colour="project", pairs="all", coarsen=0.0, pool="mean"
     ),
+    "dino": dict(
+        prototypes=256,
+        head_width=256,
+        bottleneck_width=64,
+        norm_last=True,
+        freeze_epochs=0.05,
+        local_crops=4,
+        local_size=16,
+        global_scale=(0.4, 1.0),
+        local_scale=(0.1, 0.4),
+        student_temperature=0.1,
+        teacher_temperature=0.04,
+        warmup_temperature=0.04,
+        warmup_temperature_epochs=0,
+        centre_momentum=0.9,
+        ema_start=0.99,
+        ema_end=1.0,
+        pool="mean",
+        compat="none",
+    ),
 }
 BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
     supervised=(64, 450),
@@ -92,7 +112,11 @@ BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
     colorization=(64, 400),
     jigsaw=(64, 450),
     context=(64, 750),
+    dino=(32, 200),  # two whole crops and four of a quarter of an image
 )
+
+
+CROPS = ("dino",)
 
 
 def get_config(method="mae"):
@@ -164,9 +188,10 @@ def get_config(method="mae"):
         num_classes=10,
         size=(32, 32),
         pad=0,
-        crop=(0.5, 1.0),
+        # Where the method cuts crops they are all the cutting there is.
+        crop=() if method in CROPS else (0.5, 1.0),
         ratio=(3 / 4, 4 / 3),
-        flip=True,
+        flip=method not in CROPS,
         randaugment="",
         interpolation="bilinear",
         resize=32,

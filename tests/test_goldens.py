@@ -19,6 +19,7 @@ FOLDER = pathlib.Path(__file__).parent / "golden"
 # Case -> rows compared, no fewer.
 COMPARED = {
     "adamw_toy": 25,
+    "dino": 119,
     "ijepa": 9,
     "ijepa_mask_stats": 23,
     "ijepa_step": 144,

@@ -30,6 +30,7 @@ AXES = {
     "head/kernel": ("embed", None),
     "representation/kernel": ("embed", None),
     "positions/kernel": ("embed", None),
+    "/prototypes": ("embed", None),
     "/query": (None, "embed", None),
     "/key": (None, "embed", None),
     "/posemb": (None, None, "embed"),

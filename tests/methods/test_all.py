@@ -139,7 +139,9 @@ def test_encoder_receives_gradient_in_every_parameter(case):
 def test_it_overfits_one_batch(case):
     losses = [metrics["train/loss"] for metrics in case.history[1]]
     assert np.isfinite(losses).all()
-    assert losses[-1] < 0.9 * losses[0]
+    # DINO's loss has a floor that moves with the teacher's centre: what is above it.
+    part = [m.get("train/divergence", m["train/loss"]) for m in case.history[1]]
+    assert part[-1] < 0.9 * part[0]
 
 
 def test_a_run_compiles_once_and_needs_nothing_from_the_host(case, tiny):

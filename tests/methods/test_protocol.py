@@ -170,5 +170,6 @@ def test_logits_are_the_classifiers_outputs(tiny):
 
 def test_only_a_network_makes_features(tiny):
     made = {n for n in methods.names() if tiny.method(n).features}
-    assert made == {"ijepa"}
+    assert made == {"ijepa", "dino"}
+    assert tiny.method("dino").features({"output": 5, "probability": 6}) == 5
     assert tiny.method("ijepa").features({"features": 3, "dropped": 4}) == 3

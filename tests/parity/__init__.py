@@ -15,6 +15,7 @@ from flax.errors import FlaxError
 
 from tests.parity import (
     blockmasks,
+    dino,
     finetuning,
     ijepa,
     initial,
@@ -34,6 +35,7 @@ CASES = {  # name of a case -> rows of `ledger.Golden`
     r"mae": mae.tensors,
     r"mae_grads_normpix[01]": mae.gradients,
     r"mae_finetune_\w+": finetuning.rows,
+    r"dino": dino.rows,
     r"ijepa": ijepa.tensors,
     r"ijepa_step": ijepa.step,
     r"ijepa_mask_stats": multiblock.rows,

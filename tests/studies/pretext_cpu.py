@@ -23,6 +23,7 @@ CHANCE = {  # metric that is watched -> its value by chance
     "colorization": ("top1", "0.4 % of 261 bins, 28.1 % always grey"),
     "jigsaw": ("top1", "16.7 % of 6"),
     "context": ("top1", "12.5 % of 8"),
+    "dino": ("divergence", "none: the target moves"),
 }
 
 

@@ -1,8 +1,10 @@
-"""Pre-training checkpoints of facebookresearch/mae and facebookresearch/ijepa.
+"""Pre-training checkpoints of facebookresearch/mae, /ijepa and /dino.
 
-Both keep timm's names in the encoder. Their fixed sine-cosine tables are no parameters
+All keep timm's names in the encoder. Their fixed sine-cosine tables are no parameters
 of ours: an import compares them, an export makes them anew.
 """
+
+import numpy as np
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.interop import timm
@@ -91,6 +93,27 @@ def ijepa_rows(model):
         "predictor": predictor_rows(model.predictor, model.encoder.width),
         "target_encoder": encoder,
     }
+
+
+def dino_rows(model):
+    """Rows of `methods.dino.DINO`, student or teacher: `backbone.` and `head.`."""
+    head, width = model.head, model.encoder.width
+    encoder = [
+        r.renamed("backbone.{}".format) for r in timm.encoder_rows(model.encoder)
+    ]
+    sizes = width, head.hidden, head.hidden, head.bottleneck
+    rows = []
+    for i, name in enumerate(("first", "second", "bottleneck")):
+        rows += dense_rows(
+            f"head.mlp.{2 * i}", f"head/{name}_embed", *sizes[i : i + 2], None
+        )
+    last, shape = "head.last_layer.weight", (head.prototypes, head.bottleneck)
+    rows.append(row(f"{last}_v", "head/prototypes", shape, None, order=(1, 0)))
+    gains = (head.prototypes, 1)
+    if head.norm_last:
+        return [*encoder, *rows, Fixed(f"{last}_g", np.ones(gains, np.float32))]
+    gain = row(f"{last}_g", "head/gain", gains, None, ours_shape=gains[:1])
+    return [*encoder, *rows, gain]
 
 
 def import_ijepa(model, checkpoint):

@@ -26,9 +26,12 @@ MAE = "He et al., 2022, and its repository"
 VIT = "Dosovitskiy et al., 2021"
 ISSUE = "an author of ViT, vision_transformer issue 62"
 IJEPA = "Assran et al., 2023"
+DINO = "Caron et al., 2021, and its repository"
 MASKFEAT = "Wei et al., 2022, and SlowFast's model zoo"
 RELVIT = "Camporese et al., 2022 (the authors' slides)"
 LONG = "pre-trained for 1600 epochs"
+KNN = "k20_T0.07_cls/top1"  # with --config.evals.knn.pool=cls
+DINO_S = "pre-trained for 800 epochs; ours: the code's default, 100"
 
 
 def relvit(name, supervised, supervised_std, finetuned, finetuned_std):
@@ -81,6 +84,8 @@ ROWS = [
     Published("ijepa_vitb", "best/top1", 72.9, None, IJEPA, "probe_vitb:ijepa"),
     Published("ijepa_vitl", "best/top1", 77.5, None, IJEPA, "probe_vitl:ijepa"),
     Published("ijepa_vith", "best/top1", 79.3, None, IJEPA, "probe_vith:ijepa"),
+    Published("dino_vits", KNN, 74.5, None, DINO, "eval_imagenet", note=DINO_S),
+    Published("dino_vitb", KNN, 76.1, None, DINO, "eval_imagenet"),
     Published(
         "ijepa_vith16_448", "best/top1", 81.1, None, IJEPA, "probe_vith:ijepa448"
     ),
