@@ -96,6 +96,16 @@ METHODS = {
         ema_end=1.0,
         compat="none",
     ),
+    "lejepa": CROPS
+    | dict(
+        projector_width=2048,
+        projection_width=64,
+        weight=0.02,
+        slices=256,
+        points=17,
+        furthest=3.0,
+        global_crops=2,
+    ),
     "supervised": dict(
         pool="mean",
         loss="softmax",
@@ -118,6 +128,7 @@ VIT = {
     "maskfeat": (True, "learned", "slowfast"),
     "relvit": (True, "none", "timm"),
     "dino": (True, "learned", "timm"),
+    "lejepa": (True, "learned", "timm"),
     "supervised": (True, "learned", "mae"),
 }
 SIDES = {"jigsaw": (240, 274), "context": (256, 292)}  # of the crop, before it
@@ -224,7 +235,8 @@ def get_config(choice="mae"):
         pixels="near",  # resizing; "pillow": to the bit; "fast"
         device_cache=False,  # keep a small set on the devices
         max_broken=0.25,  # part of the images that may be broken
-        eval_batch_size=64,
+        # LeJEPA's loss is one of whole batches, so a small test split must fill one.
+        eval_batch_size=16 if method == "lejepa" else 64,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)

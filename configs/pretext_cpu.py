@@ -101,6 +101,20 @@ METHODS = {
         pool="mean",
         compat="none",
     ),
+    "lejepa": dict(
+        projector_width=256,
+        projection_width=16,
+        weight=0.02,
+        slices=256,
+        points=17,
+        furthest=3.0,
+        global_crops=2,
+        local_crops=4,
+        local_size=16,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.1, 0.3),
+        pool="mean",
+    ),
 }
 BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
     supervised=(64, 450),
@@ -113,10 +127,11 @@ BATCH_AND_STEPS = dict(  # as much as two cores do in about a minute
     jigsaw=(64, 450),
     context=(64, 750),
     dino=(32, 200),  # two whole crops and four of a quarter of an image
+    lejepa=(64, 200),
 )
 
 
-CROPS = ("dino",)
+CROPS = ("dino", "lejepa")
 
 
 def get_config(method="mae"):

@@ -177,6 +177,20 @@ METHODS = dict(
         pool="mean",
         compat="official",
     ),
+    lejepa=dict(
+        projector_width=16,
+        projection_width=8,
+        weight=0.02,
+        slices=32,
+        points=17,
+        furthest=3.0,
+        global_crops=2,
+        local_crops=2,
+        local_size=16,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.05, 0.3),
+        pool="mean",
+    ),
 )
 OPTIM = dict(
     name="adamw",

@@ -32,7 +32,7 @@ SMALL = {
 }
 # Hyper-parameters of a method, by the end of their names: values of a tiny one.
 TINY = {"_width": 16, "_depth": 1, "_heads": 4, "patch_cells": 2}
-TINY |= {"prototypes": 64, "local_crops": 2}
+TINY |= {"prototypes": 64, "slices": 32, "local_crops": 2}
 # Flags of XLA for CPU that, beside jax's own setting, take a third of compile time.
 FASTER = "--xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):  # later ones don't know it

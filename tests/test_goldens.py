@@ -30,6 +30,7 @@ COMPARED = {
     "lars_linprobe_wd0": 20,
     "lars_linprobe_wd1": 20,
     "layer_decay": 4,
+    "lejepa": 27,
     "mae": 18,
     "mae_finetune_gp0": 6,
     "mae_finetune_gp1": 6,

@@ -11,14 +11,14 @@ from vit_ssl_jax.plan import matrix
 GIB = 2**30
 
 
-def test_nine_methods_three_sizes_seven_topologies():
-    assert len(matrix.cells()) == 9 * 3 * 7
+def test_eleven_methods_three_sizes_seven_topologies():
+    assert len(matrix.cells()) == 11 * 3 * 7
     sizes = [recipe[-1] for recipe, _ in matrix.cells()]
-    assert sizes == ["b"] * 63 + ["l"] * 63 + ["h"] * 63
+    assert sizes == ["b"] * 77 + ["l"] * 77 + ["h"] * 77
     assert ("ijepa_vith", "v5e:8x8") in matrix.cells()
     assert matrix.cells(["mae_vitb"]) == [("mae_vitb", s) for s in matrix.SLICES]
     assert matrix.cells(["mae_vitb", "v6e"]) == [("mae_vitb", "v6e:4x4")]
-    assert len(matrix.cells(["v5e"])) == 27 * 2
+    assert len(matrix.cells(["v5e"])) == 33 * 2
     with pytest.raises(UserError, match="--only: resnet"):
         matrix.cells(["resnet"])
 

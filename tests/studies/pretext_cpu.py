@@ -24,6 +24,7 @@ CHANCE = {  # metric that is watched -> its value by chance
     "jigsaw": ("top1", "16.7 % of 6"),
     "context": ("top1", "12.5 % of 8"),
     "dino": ("divergence", "none: the target moves"),
+    "lejepa": ("loss", "none"),
 }
 
 

@@ -1,6 +1,6 @@
 """python -m vit_ssl_jax.plan.matrix --out=DIR [--budget=SECONDS] [--only=mae_vitb,v5e]
 
-Which recipe fits where: nine methods x ViT-B, L and H x five TPU slices and two hosts with
+Which recipe fits where: eleven methods x ViT-B, L and H x five TPU slices and two hosts with
 GPUs, one JSON a cell and a table of them. What is there already isn't compiled again, so the same command
 goes on where it stopped.
 """

@@ -27,6 +27,7 @@ VIT = "Dosovitskiy et al., 2021"
 ISSUE = "an author of ViT, vision_transformer issue 62"
 IJEPA = "Assran et al., 2023"
 DINO = "Caron et al., 2021, and its repository"
+LEJEPA = "Balestriero and LeCun, 2025, and its repository"
 MASKFEAT = "Wei et al., 2022, and SlowFast's model zoo"
 RELVIT = "Camporese et al., 2022 (the authors' slides)"
 LONG = "pre-trained for 1600 epochs"
@@ -86,6 +87,18 @@ ROWS = [
     Published("ijepa_vith", "best/top1", 79.3, None, IJEPA, "probe_vith:ijepa"),
     Published("dino_vits", KNN, 74.5, None, DINO, "eval_imagenet", note=DINO_S),
     Published("dino_vitb", KNN, 76.1, None, DINO, "eval_imagenet"),
+    *(
+        Published(
+            "lejepa_vitl",
+            f"{name}/linear/C0.1/top1",
+            value,
+            None,
+            LEJEPA,
+            "eval_small",
+            note="class tokens of the last two layers; ours: the mean of the patches",
+        )
+        for name, value in (("cifar10", 96.50), ("cifar100", 83.71))
+    ),
     Published(
         "ijepa_vith16_448", "best/top1", 81.1, None, IJEPA, "probe_vith:ijepa448"
     ),

@@ -1,0 +1,125 @@
+"""LeJEPA, ViT-H/14, ImageNet-1k, 100 epochs (Balestriero and LeCun, 2025).
+
+python -m vit_ssl_jax.main --config=configs/lejepa_vith.py --workdir=DIR
+
+Result: not yet run. Published, ImageNet linear probe: 79 (abstract).
+Views, optimiser, decay and schedule are the repository's README's. It has no config for
+ImageNet: what it leaves open (weight, widths, batch, warm-up, drop path) is that of its
+minimal example on Imagenette, the slices are those of the library's example.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.recipe = "lejepa_vith"
+    config.seed = 0
+    config.batch_size = 256
+    config.accum = 1
+    config.epochs = 100.0
+    config.steps = 0  # 0: by epochs
+    config.log_every = 100
+    config.checkpoint_every = 5000
+    config.keep = 3
+    config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
+    config.init_from = ""
+    config.summary = False
+    config.method = dict(
+        name="lejepa",
+        projector_width=2048,
+        projection_width=128,  # the example's default; on Imagenette it takes 16
+        weight=0.02,
+        slices=1024,  # the minimal example: 256
+        points=17,
+        furthest=3.0,
+        global_crops=2,
+        local_crops=6,
+        local_size=98,
+        global_scale=(0.3, 1.0),
+        local_scale=(0.05, 0.3),
+        pool="cls",
+    )
+    config.vit = dict(
+        variant="H/14",
+        posemb="learned",
+        cls=True,
+        droppath=0.1,
+        dropout=0.0,
+        dtype="bfloat16",
+        norm_eps=1e-6,
+        gelu="exact",
+        init="timm",
+        remat="full",
+        unroll=1,
+        kernels="auto",
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=5e-6,  # a hundredth
+        lr_end=5e-7,  # a thousandth
+        warmup_epochs=1.0,
+        first_step=0,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        wd=0.05,
+        wd_end=0.05,
+        no_decay=(),  # the example decays everything
+        clip=0.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
+    )
+    config.data = dict(
+        name="imagenet2012",
+        dir="",  # "": ~/tensorflow_datasets
+        split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
+        labels=True,
+        label="",  # its feature or rule; "": the first class label
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
+        num_examples=1_281_167,
+        num_classes=1000,
+        size=(224, 224),
+        pad=0,
+        crop=(),  # the method cuts them on the device
+        ratio=(3 / 4, 4 / 3),
+        flip=False,  # crop by crop, on the device
+        randaugment="",
+        interpolation="bilinear",
+        resize=256,
+        squash=False,
+        train_resize=384,  # a window as wide as the short side
+        train_size=(384, 384),  # crops are cut of it
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        device_cache=False,  # keep a small set on the devices
+        max_broken=0.01,  # part of the images that may be broken
+        eval_batch_size=1024,
+    )
+    config.mesh = dict(data=-1, fsdp=-1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
+    config.evals = dict(
+        knn=dict(
+            every_epochs=10.0,
+            bank="train[:10%]",
+            queries="validation",
+            pool="cls",
+            k=(10, 20, 100, 200),
+            temperature=0.07,
+            standardize=False,
+        )
+    )
+    return config
