@@ -1,5 +1,6 @@
 """Training data from a config: what is refused before any work."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -142,3 +143,16 @@ def test_too_many_broken_images_end_a_run(tmp_path, part, broken, ends):
     else:
         assert len(list(itertools.islice(batches, 4))) == 4
     batches.close()
+
+
+def test_training_images_are_as_large_as_the_crops_of_them_need(tmp_path):
+    top = tmp_path / "photos"
+    photos(top, "a", "b")
+    changes = dict(data__name="folder", data__dir=str(top), data__crop=())
+    config = runs.small("mae", **changes, data__train_resize=64, data__workers=0)
+    config.data.train_size = (48, 64)
+    source, _ = train_data.open_data(config)
+    with contextlib.closing(train_data.open_batches(config, source, 0)) as batches:
+        assert next(batches)["image"].shape == (16, 48, 64, 3)
+    card, _ = train_data.make_card(config, source)
+    assert card["training"].endswith("-> 48x64")

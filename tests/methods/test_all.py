@@ -216,6 +216,34 @@ def test_draw_gives_images(case):
         assert np.all((image >= 0) & (image <= 1))
 
 
+@pytest.mark.parametrize("extras", [{"posemb": "rope"}, {}])
+def test_registers_and_rotary_positions_go_with_every_method(case, tiny, extras):
+    """As shapes: what they compute is in tests/models/test_variants.py."""
+    plain = case.method.model.encoder
+    changes = {"cls": plain.cls, "posemb": plain.posemb, **extras}
+    changes["variant"] = f"2x32x4/{plain.patch},registers=3"
+    numbers = dict(case.make.keywords)
+    if case.name == "relvit" and extras:
+        numbers["shuffle"] = True  # else positions are its answer
+    method = tiny.method(*case.make.args[:2], changes, **numbers)
+
+    def gradient(key):
+        views = method.make_views(key, step.prepare(case.batch))
+        params = method.model.init({"params": key}, views, False)["params"]
+        targets = method.make_targets(method.init_ema(params), views, 0)
+
+        def loss_fn(params):
+            rngs = {"dropout": key}
+            out = method.model.apply({"params": params}, views, True, rngs=rngs)
+            return method.loss_fn(out, targets)[0]
+
+        return jax.grad(loss_fn)(params)
+
+    encoder = jax.eval_shape(gradient, jax.random.key(0))["encoder"]
+    assert encoder["registers"].shape == (1, 3, 32)
+    assert ("posemb" in encoder) == (plain.posemb == "learned" and not extras)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [({"hue": 1}, r"\+ hue \(unknown\)"), ({}, r"missing"), ({"name": "dino"}, "dino")],

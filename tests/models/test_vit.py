@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.models import stack, variants, vit
+from vit_ssl_jax.models import crops, stack, variants, vit
 from vit_ssl_jax.ops import posemb
 
 # Parameters with class token, learned positions and final norm at 224 px, by patch.
@@ -263,3 +263,17 @@ def test_pool():
     np.testing.assert_array_equal(vit.pool(x, "cls", True), [[0, 1, 2]])
     np.testing.assert_array_equal(vit.pool(x, "mean", True), [[6, 7, 8]])
     np.testing.assert_array_equal(vit.pool(x, "mean", False), [[4.5, 5.5, 6.5]])
+
+
+def test_rotary_positions_of_a_smaller_grid_are_those_of_a_vit_of_that_size(tiny):
+    whole = tiny.vit(posemb="rope", cls=True)
+    small = tiny.vit((16, 16), posemb="rope", cls=True)
+    assert whole.rope == vit.ROPE and whole.posemb == "none"
+    assert tiny.vit(posemb="rope", variant="2x32x4/4,rope=50").rope == 50.0
+    image = jnp.float32(tiny.batch(2, (16, 16))["image"])
+    params = whole.init(jax.random.key(0), tiny.batch(2)["image"], False)
+    found = crops.encode(whole.bind(params), image[:, None], False)
+    np.testing.assert_allclose(found, small.apply(params, image, False), atol=1e-5)
+    with pytest.raises(ValueError, match="16 patches, but the rotary positions"):
+        bound = whole.bind(params)
+        bound.encode(bound.place(bound.embed(image)), False)

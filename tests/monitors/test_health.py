@@ -244,3 +244,14 @@ def test_the_alarm_on_a_real_run(tmp_path, monkeypatch, capsys, stop_gradient):
     else:
         train.train(config, tmp_path)
         assert all(m.get("ssl/alarm", 0) == 0 for m in runs.metrics(tmp_path))
+
+
+def test_larger_images_are_resized_to_the_encoders(tiny):
+    encoder = tiny.vit()
+    image = jnp.float32(tiny.batch(2)["image"])
+    params = encoder.init(jax.random.key(0), image, False)["params"]
+    larger = image.repeat(2, 1).repeat(2, 2)
+    close = np.testing.assert_allclose
+    shrunk = jax.image.resize(larger, image.shape, "bilinear")
+    expected = health.mean_feature(encoder, params, shrunk)
+    close(health.mean_feature(encoder, params, larger), expected, atol=1e-5)

@@ -94,3 +94,19 @@ def test_same_grid_changes_no_bit():
 def test_a_table_that_cannot_hold_the_grid():
     with pytest.raises(ValueError, match="table of 3 rows"):
         posemb.resample(np.zeros((3, 2)), (2, 2), (4, 4))
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 6), (8, 4), (5, 7)])
+def test_an_excess_is_torchs_sampling_by_a_given_factor(old, new):
+    torch = pytest.importorskip("torch")
+    ramp = np.random.default_rng(old).normal(size=(1, 1, old, old))
+    factor = (new + 0.1) / old
+    theirs = torch.nn.functional.interpolate(
+        torch.tensor(ramp), scale_factor=(factor, factor), mode="bicubic"
+    )
+    weights = posemb.bicubic_matrix(old, new, 0.1)
+    expected = theirs.numpy()[0, 0]
+    np.testing.assert_allclose(weights @ ramp[0, 0] @ weights.T, expected, atol=1e-12)
+    table = np.float32(ramp).reshape(1, -1, 1)
+    found = posemb.resize(table, (old, old), (new, new), (weights, weights))
+    np.testing.assert_allclose(found[0, :, 0], expected.ravel(), atol=1e-5)

@@ -32,6 +32,7 @@ def ijepa_optimizer(c, adam):
         wd_end=c["final_wd"],
         no_decay=("bias", "scale"),
         clip=0.0,
+        clip_each=0.0,
     )
     steps, epochs = run_length(c)
     return optim.make_optimizer(config, steps=steps, epochs=epochs, batch_size=1)
