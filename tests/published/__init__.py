@@ -62,12 +62,14 @@ OFF = {
     "optim.layer_decay": 1.0,
     "optim.train_blocks": -1,
     "optim.clip": 0.0,
+    "optim.clip_each": 0.0,
     "vit.dropout": 0.0,
     "vit.droppath": 0.0,
     "data.pad": 0,
     "steps": 0,
     "data.randaugment": "",
     "data.train_resize": 0,
+    "data.train_size": (),
     "method.label_smoothing": 0.0,
     "method.mixup": 0.0,
     "method.cutmix": 0.0,
@@ -89,7 +91,7 @@ OFF = {
 }
 SECTIONS = ("method.", "vit.", "optim.", "evals.probe.")
 IMAGES = ("size", "crop", "ratio", "flip", "interpolation", "mean", "std")
-IMAGES += ("pad", "randaugment", "train_resize")
+IMAGES += ("pad", "randaugment", "train_resize", "train_size")
 
 
 def uncovered(family):

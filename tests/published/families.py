@@ -8,10 +8,12 @@ from tests.published import (
     probes,
     small_sets,
     transfer,
+    views,
 )
 
 ALL = (
     *pretraining.ALL,
+    *views.ALL,
     *small_sets.ALL,
     *finetuning.ALL,
     *further.ALL,
