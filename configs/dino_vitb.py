@@ -64,6 +64,7 @@ def get_config():
         name="adamw",
         schedule="cosine",
         layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
         lr=7.5e-4,
         lr_batch=256,
         lr_start=0.0,
@@ -88,6 +89,7 @@ def get_config():
         labels=True,
         label="",  # its feature or rule; "": the first class label
         labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
         extra_classes="error",  # of a folder, not in train: "skip" or "keep"
         alpha="white",  # what lies behind transparent images: or "black"
         cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none

@@ -93,6 +93,7 @@ def get_config(recipe="1pct"):
         wd_end=0.4,
         no_decay=("bias", "scale", "cls", "posemb"),
         clip=0.0,
+        clip_each=0.0,  # norm of each parameter's gradient; 0: any
     )
     config.data = dict(
         name=f"imagenet2012_subset/{part}",
@@ -118,6 +119,7 @@ def get_config(recipe="1pct"):
         resize=512 if large else 256,
         squash=False,
         train_resize=0,
+        train_size=(),  # of training's images, where crops are cut of them; (): size
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         threads=0,  # 0: by the number of cores

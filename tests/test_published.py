@@ -13,6 +13,7 @@ from tests.published import families
 # Recipes that no publication has: said so in their own text.
 OURS = {
     *("dino_vitl.py", "dino_vith.py"),  # the paper stops at ViT-B
+    "imagenette.py",  # one for all objectives
     *("own.py", "quickstart.py", "pretext_cpu.py", "relvit_cpu.py", "maskfeat_vith.py"),
     *(
         f"{name}_vit{size}.py"

@@ -180,6 +180,27 @@ for _recipe, _values in ROBUSTNESS.items():
             )
         )
 
+# Imagenette, ViT-S/16, 200 epochs: linear, k-NN (a table of stable-pretraining's).
+IMAGENETTE = {
+    "lejepa": (87.1, 85.4),
+    "dino": (86.1, 83.8),
+    "mae": (84.1, 72.1),
+    "ijepa": (34.0, 33.2),
+    "maskfeat": (25.6, 27.8),
+}
+for _name, _values in IMAGENETTE.items():
+    for _metric, _value in zip(("linear/top1", "knn_k20_T0.07/top1"), _values):
+        ROWS.append(
+            Published(
+                f"imagenette:{_name}",
+                f"online/{_metric}",
+                _value,
+                None,
+                "stable-pretraining's table",
+                note="its online probes over the features of its own recipe",
+            )
+        )
+
 # Transfer from ImageNet-21k at 384 px (Dosovitskiy et al., 2021, table 5).
 TRANSFER = {  # ImageNet, ReaL, CIFAR-10, CIFAR-100, Flowers, Pets
     "vitb": (83.97, 88.35, 98.95, 91.67, 99.38, 94.43),

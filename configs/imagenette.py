@@ -1,0 +1,264 @@
+"""Imagenette, ViT-S/16, 200 epochs: every objective by one recipe, beside a rival's table.
+
+python -m vit_ssl_jax.main --config=configs/imagenette.py:lejepa --config.data.dir=DIR --workdir=runs/lejepa
+
+METHOD after the colon is one of those below; DIR is the folder imagenette2-320 as its tar
+holds it (train/, val/, a folder a class), or with `--config.data.name=imagenette/320px-v2`
+where TFDS prepared it. 9,469 + 3,925 photos of ten classes (fast.ai). k-NN and a linear head
+ride along (`online/...`); at the end both judge the encoder on the validation images.
+
+Result: not yet run. Published, stable-pretraining's table of ViT-S/16 after 200 epochs on
+one A100, linear / k-NN: LeJEPA 87.1 / 85.4, DINO 86.1 / 83.8, MAE 84.1 / 72.1, I-JEPA
+34.0 / 33.2, MaskFeat 25.6 / 27.8. Its settings are another's for every method; here
+the objectives' own values are those of own.py, rate, decay and batch one for all but DINO.
+"""
+
+from ml_collections import ConfigDict
+
+CROPS = dict(
+    local_crops=6,
+    local_size=96,
+    global_scale=(0.3, 1.0),
+    local_scale=(0.05, 0.3),
+    pool="cls",
+)
+METHODS = {
+    "mae": dict(
+        mask_ratio=0.75,
+        decoder_width=256,
+        decoder_depth=4,
+        decoder_heads=8,
+        decoder_posemb="sincos",  # "learned": of weights with another table
+        norm_pixels=True,
+    ),
+    "ijepa": dict(
+        predictor_width=192,
+        predictor_depth=4,
+        predictor_heads=6,
+        num_contexts=1,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        context_aspect=(1.0, 1.0),
+        target_scale=(0.15, 0.2),
+        target_aspect=(0.75, 1.5),
+        min_keep=10,
+        max_context=96,
+        compat="none",
+        trim_batch=128,
+        ema_start=0.996,
+        ema_end=1.0,
+        ipe_scale=1.0,
+    ),
+    "maskfeat": dict(mask_ratio=0.4, bins=9, cell=8, window=0, compat="none"),
+    "relvit": dict(
+        relations=1.0,
+        distances=0.0,
+        angles=0.0,
+        positions=1.0,
+        labels=0.0,
+        smoothing=0.0,
+        shuffle=False,
+        patch_augment=True,
+        mega=0,
+        add_cls=False,
+        compat="none",
+    ),
+    "rotation": dict(turns="all", pool="mean"),
+    "colorization": dict(
+        form="classification",
+        patch_cells=4,
+        neighbours=10,
+        sigma=5.0,
+        rebalance=0.5,
+        prior_horizon=1000,
+        temperature=0.38,
+    ),
+    "jigsaw": dict(
+        grid=3, tile=64, permutations=1000, gray=0.3, pool="mean", compat="none"
+    ),
+    "context": dict(
+        tile=64, gap=8, colour="drop", pairs="all", coarsen=0.33, pool="mean"
+    ),
+    "dino": CROPS
+    | dict(
+        prototypes=4096,  # 65,536 are for 1.3 million images
+        head_width=2048,
+        bottleneck_width=256,
+        norm_last=True,
+        freeze_epochs=1.0,
+        student_temperature=0.1,
+        teacher_temperature=0.04,
+        warmup_temperature=0.04,
+        warmup_temperature_epochs=0,
+        centre_momentum=0.9,
+        ema_start=0.996,
+        ema_end=1.0,
+        compat="none",
+    ),
+    "lejepa": CROPS
+    | dict(
+        projector_width=2048,
+        projection_width=64,
+        weight=0.02,
+        slices=256,
+        points=17,
+        furthest=3.0,
+        global_crops=2,
+    ),
+    "supervised": dict(
+        pool="mean",
+        loss="softmax",
+        label_smoothing=0.1,
+        representation=0,
+        head_bias=0.0,
+        head_std=0.0336,
+        ema=0.0,
+        mixup=0.8,
+        cutmix=1.0,
+        mix_prob=1.0,
+        mix_switch=0.5,
+        erase=0.0,
+    ),
+}
+# As their recipes have it: class token, positions, initialisation.
+VIT = {
+    "mae": (True, "sincos", "mae"),
+    "ijepa": (False, "sincos", "ijepa"),
+    "maskfeat": (True, "learned", "slowfast"),
+    "relvit": (True, "none", "timm"),
+    "dino": (True, "learned", "timm"),
+    "lejepa": (True, "learned", "timm"),
+    "supervised": (True, "learned", "mae"),
+}
+SIDES = {"jigsaw": (240, 274), "context": (256, 292)}  # of the crop, before it
+
+
+def get_config(method="mae"):
+    if method not in METHODS:
+        raise ValueError(f"imagenette.py:{method}: choose one of {', '.join(METHODS)}")
+    cls, posemb, init = VIT.get(method, (False, "sincos", "timm"))
+    side, resize = SIDES.get(method, (224, 256))
+    cuts = "local_crops" in METHODS[method]  # by itself, of larger images
+    pool = "cls" if cuts else "mean"
+    config = ConfigDict()
+    config.recipe = f"imagenette:{method}"
+    config.seed = 0
+    config.batch_size = 256
+    config.accum = 1
+    config.epochs = 200.0
+    config.steps = 0  # 0: by epochs
+    config.log_every = 36  # once an epoch
+    config.checkpoint_every = 720
+    config.keep = 2
+    config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
+    config.init_from = ""
+    config.summary = True
+    config.method = dict(name=method, **METHODS[method])
+    config.vit = dict(
+        variant="S/16",
+        posemb=posemb,
+        cls=cls,
+        droppath=0.1 if cuts or method == "supervised" else 0.0,
+        dropout=0.0,
+        dtype="bfloat16",
+        norm_eps=1e-6,
+        gelu="exact",
+        init=init,
+        remat="none",
+        unroll=1,
+        kernels="auto",
+    )
+    config.optim = dict(
+        name="adamw",
+        schedule="cosine",
+        layer_decay=1.0,
+        train_blocks=-1,  # the last so many of the encoder; -1: all of it
+        lr=5e-4,
+        lr_batch=0,  # 0: absolute, not scaled by the batch
+        lr_start=0.0,
+        lr_end=5e-7,
+        warmup_epochs=10.0,
+        first_step=0,
+        ipe_scale=1.0,
+        b1=0.9,
+        b2=0.999 if cuts else 0.95,
+        eps=1e-8,
+        wd=0.04 if method == "dino" else 0.05,
+        wd_end=0.4 if method == "dino" else 0.05,
+        no_decay=("bias", "scale"),
+        clip=0.0 if cuts else 1.0,
+        # Norm of each parameter's gradient; 0: any.
+        clip_each=3.0 if method == "dino" else 0.0,
+    )
+    config.data = dict(
+        name="folder",
+        dir="",  # the folder imagenette2-320
+        split="train",
+        mix=(),  # further sets: (name, dir, split, weight beside 1)
+        labels=True,
+        label="",  # its feature or rule; "": the first class label
+        labels_file="",  # of a folder: CSV or JSON, file and label
+        list="",  # a file of the names of the images to train on; "": all
+        extra_classes="error",  # of a folder, not in train: "skip" or "keep"
+        alpha="white",  # what lies behind transparent images: or "black"
+        cache_gib=1.0,  # of decoded images of a folder, where all fit; 0: none
+        num_examples=9_469,
+        num_classes=10,
+        size=(side, side),
+        pad=0,
+        crop=() if cuts else (0.2, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=not cuts and method not in ("ijepa", "jigsaw"),
+        randaugment="rand-m9-mstd0.5-inc1" if method == "supervised" else "",
+        interpolation="bicubic",
+        resize=resize,
+        squash=False,
+        train_resize=320 if cuts else 0,  # the photos' short side
+        train_size=(320, 320) if cuts else (),  # crops are cut of it
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        threads=0,  # 0: by the number of cores
+        workers=-1,  # processes; -1 by the number of cores, 0 threads alone
+        stream=2,  # how augmentations are drawn, see data/draws.py
+        pixels="near",  # resizing; "pillow": to the bit; "fast"
+        device_cache=False,  # keep a small set on the devices
+        max_broken=0.01,  # part of the images that may be broken
+        eval_batch_size=256,
+    )
+    config.mesh = dict(data=-1, fsdp=-1, tensor=1)
+    config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
+    config.health = dict(every=100, images=512, policy="warn")
+    config.evals = dict(
+        pretext=dict(every_epochs=0.0, split="validation"),
+        knn=dict(
+            every_epochs=0.0,
+            bank="train",
+            queries="validation",
+            pool=pool,
+            k=(10, 20),
+            temperature=0.07,
+            standardize=False,
+        ),
+        linear=dict(
+            every_epochs=0.0,
+            bank="train",
+            queries="validation",
+            pool=pool,
+            c=0.1,
+            iterations=1000,
+        ),
+    )
+    if method == "supervised":
+        config.evals = dict(
+            classify=dict(
+                every_epochs=0.0,
+                set="",
+                dir="",
+                split="validation",
+                label="",
+                label_map=(),
+                only_present=False,
+                metric="top1",
+            )
+        )
+    return config
