@@ -153,6 +153,7 @@ def get_config(method="mae"):
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = True
+    config.track = ""  # "wandb:PROJECT" or "mlflow:EXPERIMENT"
     config.method = dict(name=method, **METHODS[method])
     config.vit = dict(
         variant="S/16",
