@@ -5,8 +5,9 @@ B batch, T tiles, n cells a side, h w sides in pixels, C channels (RGB).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vit_ssl_jax.ops import images, jitter, views
+from vit_ssl_jax.ops import images, jitter
 
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 COARSEST = 10  # pixels a side: 100 in all (Doersch et al., 2015, section 3.1)
@@ -96,9 +97,9 @@ def coarsen(key, tiles, share):
     b, t, side = tiles.shape[:3]
     if side <= COARSEST:
         return tiles
-    with jax.ensure_compile_time_eval():
-        there = [_through(side, small) for small in range(COARSEST, side)]
-        blurs = jnp.stack(there)  # [S h h]
+    sides = range(COARSEST, side)
+    blurs = np.stack([_triangles(n, side) @ _triangles(side, n) for n in sides])
+    blurs = jnp.asarray(blurs, jnp.float32)  # [S h h]
     which_key, side_key = jax.random.split(key)
     x = tiles.reshape(b * t, *tiles.shape[2:])
     blur = blurs[jax.random.randint(side_key, (b * t,), 0, len(blurs))]
@@ -106,13 +107,13 @@ def coarsen(key, tiles, share):
     return jitter.sometimes(which_key, share, small, x).reshape(tiles.shape)
 
 
-def _through(side, small):
-    """The matrix that resizes `side` pixels to `small` and back: `[side side]`."""
-    down, up = (
-        views.resize_matrix([0.0], [old], old, new, "bilinear")[0]
-        for old, new in ((side, small), (small, side))
-    )
-    return up @ down
+def _triangles(old, new):
+    """Pillow's linear weights from `old` pixels to `new`: float64 `[new old]`."""
+    scale = old / new
+    centre = (np.arange(new)[:, None] + 0.5) * scale
+    far = np.abs(np.arange(old)[None] + 0.5 - centre) / max(scale, 1.0)
+    weights = np.maximum(1.0 - far, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def shift_colours(key, tiles, low, high):
