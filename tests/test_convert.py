@@ -138,6 +138,7 @@ def mark_as_published(workdir):
     (workdir / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 def test_the_teacher_and_predictor_come_along(tmp_path, capsys):
     """I-JEPA's student starts as the student was, not as the teacher."""
     first = runs.small("ijepa", steps=3, vit__variant="2x32x2/4")

@@ -70,6 +70,7 @@ def test_a_batch_is_of_the_images_and_labels_of_its_ids(run):
     assert len(np.unique(ids)) == 16
 
 
+@pytest.mark.slow
 def test_a_run_stops_and_ends_with_the_same_weights(tmp_path, capsys):
     """One that goes on from step 4; all that is due in between is there."""
     changes = dict(

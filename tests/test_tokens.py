@@ -129,19 +129,15 @@ def plain(tmp_path_factory):
     ("changes", "said"),
     [
         (dict(vit__cls=False), ["its class token is left out, here is none"]),
-        (
+        pytest.param(
             dict(vit__variant="2x32x2/8,registers=2", vit__posemb="learned"),
-            [
-                "it has 0 registers, here are 2: fresh ones",
-                "table is learned from here",
-            ],
+            ["it has 0 registers, here are 2: fresh", "table is learned from here"],
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             dict(vit__variant="2x32x2/8,rope=100.0", vit__posemb="none"),
-            [
-                "rotary positions of base 0, here it is 100",
-                "'sincos', here it is 'none'",
-            ],
+            ["rotary positions of base 0, here it is 100", "'sincos', here it is 'n"],
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -198,6 +198,7 @@ def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_what_is_advised_against_such_a_loss_can_be_done_in_mid_run(tmp_path, capsys):
     """`health.check_finite` names three cures; a run goes on with them, and without."""
     for steps, cure in (

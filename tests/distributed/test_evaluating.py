@@ -164,6 +164,7 @@ def same_digits(config, checkpoint, folder, counts):
     return found[1]["results"]
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_does(trained, tmp_path):
     """k-NN, few-shot, logistic regression: equal numbers, not nearly equal ones."""
     config = suite(tmp_path, JUDGES)

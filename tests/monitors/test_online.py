@@ -177,6 +177,7 @@ def pair(tmp_path_factory):
     return workdirs
 
 
+@pytest.mark.slow
 def test_training_cannot_tell(pair):
     """Weights, moments and teacher are the same to the bit."""
     with_probe, without = pair

@@ -168,6 +168,7 @@ def test_a_machine_has_no_hbm(on_cpu):
     assert "  RAM " in on_cpu[0] and "HBM" not in on_cpu[0]
 
 
+@pytest.mark.slow
 def test_the_advice_for_devices_at_hand_is_what_their_compiler_says(
     monkeypatch,
 ):

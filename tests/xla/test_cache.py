@@ -50,6 +50,7 @@ def train(workdir, cache):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_second_process_finds_what_the_first_compiled(tmp_path):
     first = train(tmp_path / "a", tmp_path / "cache")
     assert "compilation cache: miss" in first
