@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests import runs
+from tests.distributed import test_evaluating
 from vit_ssl_jax import evaluate, judging, train
 from vit_ssl_jax.errors import UserError
 
@@ -211,3 +212,16 @@ def test_bad_input_is_told_before_any_step(trained, ade, tmp_path, task, changes
 def test_bad_input_for_depths_is_told(trained, nyu, tmp_path, task, changes, said):
     with pytest.raises(UserError, match=said):
         judge(depth(nyu, task, **changes), trained, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["segmentation", "depth"])
+def test_two_processes_find_what_one_does(trained, ade, nyu, tmp_path, kind):
+    """Each feeds its part of a batch, and the head is one."""
+    config = segmentation(ade) if kind == "segmentation" else depth(nyu, steps=20)
+    (tmp_path / "suite.json").write_text(config.to_json())
+    (tmp_path / "suite.py").write_text(test_evaluating.SUITE)
+    results = test_evaluating.same_digits(
+        tmp_path / "suite.py", trained, tmp_path, (2,)
+    )
+    assert {"miou", "rmse"} & set(short(results))
