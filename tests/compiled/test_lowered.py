@@ -20,7 +20,7 @@ def cases():
     # ViT-L's heads are as wide as ViT-B's, and nothing else of it is new.
     for file in (name for name in runs.RECIPES if "vitl" not in name):
         # These programs are those of the others, narrower: one will do.
-        narrow = file in ("own.py", "pretext_cpu.py", "quickstart.py")
+        narrow = file in ("own.py", "pretext_cpu.py", "quickstart.py", "imagenette.py")
         choices = runs.arguments(file)
         # A variant has other masks, which are the same arrays: those of ViT-B will do.
         one = narrow or (not choices[0] and "vitb" not in file)
