@@ -44,13 +44,18 @@ JUDGES = dict(
 GRID = CUT | dict(
     readouts=((1, "mean"), (2, "mean")),
     batch_norm=(True, False),
+    norm_group=16,  # half a batch
     optimizer="lars",
     momentum=0.9,
+    nesterov=False,
     rates=(0.1, 1.0),
     rate_batch=0,
     decays=(0.0,),
+    decay_bias=False,
     schedule="cosine",
     step_epochs=0.0,
+    milestones=(),
+    rate_end=0.0,
     warmup_epochs=0.0,
     epochs=3.0,
     epoch_steps=0,
@@ -67,7 +72,7 @@ EVALS = {
         knn=KNN,
     ),
     "baselines": JUDGES,
-    "classifier": dict(classify=dict(label_map=())),
+    "classifier": dict(classify=dict(label_map=(), only_present=False)),
 }
 
 
