@@ -97,8 +97,9 @@ def sgd(learning_rate, weight_decay, *, momentum, no_decay, nesterov=False):
     """SGD with momentum, the form of torch and optax.
 
     `m = momentum m + (g + wd w)`, `w -= rate m`, with Nesterov's
-    `w -= rate (momentum m + g + wd w)`; names in `no_decay` aren't decayed. The transfer recipe of ViT (2021, B.1.1), without decay; its code keeps `m`
-    in bfloat16, here it is float32.
+    `w -= rate (momentum m + g + wd w)`; names in `no_decay` aren't decayed. The transfer
+    recipe of ViT (2021, B.1.1), without decay; its code keeps `m` in bfloat16, here it is
+    float32.
     """
     buffer = optax.trace(momentum, nesterov)
 

@@ -68,6 +68,15 @@ def test_a_resumed_run_knows_its_best(tmp_path):
     assert keep(tmp_path, {5: 0.1}, "max eval/knn/top5").step == 5
 
 
+def test_a_folder_that_is_gone_is_one_message(tmp_path):
+    kept = best.Best(tmp_path, "max eval/knn/top1")
+    (tmp_path / "best").rmdir()
+    (tmp_path / "best").write_text("")
+    with pytest.raises(UserError, match="can't be written to .*best"):
+        kept.offer(make_state(1), {kept.metric: 0.5})
+    kept.close()
+
+
 def test_a_run_without_a_best_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match="without config.keep_best, or hasn't measured"):
         restore.find_folder(f"{tmp_path}:best")

@@ -1,11 +1,11 @@
 """The best checkpoint of a run by a metric (`config.keep_best`), under `workdir/best`."""
 
-import contextlib
 import math
 
 import orbax.checkpoint as ocp
 
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir import checkpoint
 from vit_ssl_jax.workdir.folder import find
 
 
@@ -17,14 +17,7 @@ class Best:
         self.rule, (how, self.metric) = rule, rule.split()
         self._sign = 1.0 if how == "max" else -1.0
         self._root = find(workdir) / "best"
-        self._manager = ocp.CheckpointManager(
-            self._root,
-            options=ocp.CheckpointManagerOptions(max_to_keep=1),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(),
-            },
-        )
+        self._manager = checkpoint.open_manager(self._root, 1)
         self.step = self._manager.latest_step()
         self.value = self._kept_value()
 
@@ -59,7 +52,7 @@ class Best:
         """Keeps a state's weights where `results` have a better value than any before.
 
         Only weights and averages are kept, not the optimiser's state. Returns once the
-        state may be donated; a failure of the save before is raised here.
+        state may be donated. Raises UserError where the save before failed, or this can't be.
         """
         value = float(results.get(self.metric, math.nan))
         better = self.value is None or self._sign * (value - self.value) > 0
@@ -71,12 +64,7 @@ class Best:
                 self._manager.delete(other)
         kept = {"params": state.params, "ema": state.ema}
         run = {"rule": self.rule, "value": value}
-        self._manager.save(
-            self.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(kept), run=ocp.args.JsonSave(run)
-            ),
-        )
+        checkpoint.start_save(self._manager, self.step, kept, run)
 
     def line(self):
         """What is kept, and where."""
@@ -84,6 +72,5 @@ class Best:
         return f"best {self.metric}: {self.value:.4f} at step {self.step}, in {folder}"
 
     def close(self):
-        """Waits for the last save and raises its error, if any."""
-        with contextlib.closing(self._manager):
-            self._manager.wait_until_finished()
+        """Waits for the last save; raises UserError where it failed."""
+        checkpoint.close_manager(self._manager)

@@ -20,17 +20,7 @@ class Checkpoints:
     def __init__(self, workdir, keep):
         """Keeps the newest `keep` checkpoints."""
         self._root = find(workdir) / "checkpoints"
-        with explained(self._root):
-            if self._root.exists() and not self._root.is_dir():
-                raise NotADirectoryError("it is a file")
-            self._manager = ocp.CheckpointManager(
-                self._root,
-                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-                item_handlers={
-                    "state": ocp.StandardCheckpointHandler(),
-                    "run": ocp.JsonCheckpointHandler(),
-                },
-            )
+        self._manager = open_manager(self._root, keep)
 
     def latest(self):
         """Step of the newest checkpoint, None where there is none."""
@@ -45,13 +35,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         run = {"seconds": seconds, "digest": int(digest(state))}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
-        )
-        with explained(self._root):
-            if jax.process_index() == 0 and not is_stored(self._root):
-                try_folder(self._root)
-            self._manager.save(step, args=args)
+        start_save(self._manager, step, state, run)
 
     def check(self):
         """Raises UserError where a save that was started has failed."""
@@ -120,9 +104,43 @@ class Checkpoints:
 
     def close(self):
         """Waits for the last save; raises UserError where it failed."""
-        with explained(self._root):
-            self._manager.wait_until_finished()
-            self._manager.close()
+        close_manager(self._manager)
+
+
+def open_manager(root, keep):
+    """Orbax's manager of the newest `keep` checkpoints in a folder, each `state` and `run`."""
+    with explained(root):
+        if root.exists() and not root.is_dir():
+            raise NotADirectoryError("it is a file")
+        return ocp.CheckpointManager(
+            root,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+
+def start_save(manager, step, state, run):
+    """Starts to save arrays and the JSON `run`; returns once `state` may be donated.
+
+    Raises UserError where it can't, or the save before couldn't.
+    """
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
+    )
+    with explained(manager.directory):
+        if jax.process_index() == 0 and not is_stored(manager.directory):
+            try_folder(manager.directory)
+        manager.save(step, args=args)
+
+
+def close_manager(manager):
+    """Waits for the last save; raises UserError where it failed."""
+    with explained(manager.directory):
+        manager.wait_until_finished()
+        manager.close()
 
 
 def try_folder(root):
