@@ -7,7 +7,9 @@
 Every run is a work unit: `python -m vit_ssl_jax.main` with its own flags, in DIR/1, DIR/2,
 ... A sweep is a function `get_hyper(hyper)` in FILE.py or in the config itself, as in
 big_vision and Scenic (`launch/sweeps.py` has the helpers). With `--checkpoint=RUN[,RUN]` a work
-unit is `python -m vit_ssl_jax.evaluate` by its suite, and DIR/1 is for its results.
+unit is `python -m vit_ssl_jax.evaluate` by its suite, and DIR/1 is for its results. Units on
+this machine (`--local`, `--executor=local`) run under `--python=VENV/bin/python`, else under
+the Python that runs this.
 """
 
 import argparse
@@ -32,12 +34,14 @@ def main(argv=None):
     units = work_units(args.config.split(","), args.workdir, args.sweep, more)
     if args.dry_run:
         for flags in units:
-            print(shlex.join(["python", *program, *flags]))
+            print(shlex.join([args.python or "python", *program, *flags]))
     elif args.local:
-        run_here(program, units)
+        run_here([interpreter(args.python), *program], units)
+    elif args.executor == "local":
+        binary = [interpreter(args.python), *program]
+        launch(args.title, binary, units, args.executor, resources(args.resources))
     else:
-        place = args.executor, resources(args.resources)
-        launch(args.title, program, units, *place)
+        launch(args.title, program, units, args.executor, resources(args.resources))
 
 
 def parse(argv):
@@ -55,6 +59,9 @@ def parse(argv):
     parser.add_argument("--title", default="vit_ssl_jax", help="of the experiment")
     parser.add_argument("--executor", choices=["vertex", "local"], default="vertex")
     parser.add_argument("--resources", default="", help="of a unit: h100=8,cpu=96")
+    parser.add_argument(
+        "--python", help="of units on this machine: bin/python of the package's venv"
+    )
     parser.add_argument(
         "--local", action="store_true", help="run here, one by one, without xmanager"
     )
@@ -118,6 +125,28 @@ def load_sweeps():
     return module
 
 
+def interpreter(path):
+    """The Python of units on this machine, which has the package's dependencies.
+
+    path: as of --python; None is this one, which XManager's own environment isn't.
+    """
+    python = path or sys.executable
+    try:
+        run = [python, "-c", "import jax, flax"]
+        done = subprocess.run(
+            run, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        fail(f"--python: {python} can't be started: {error.strerror}")
+    if done.returncode:
+        why = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+        fail(
+            f"{python} can't run the units ({why}); give "
+            "--python=VENV/bin/python, of the environment with `pip install -e .`"
+        )
+    return python
+
+
 def run_here(program, units):
     """Work units one after another; SIGTERM and Ctrl-C stop the one that is on, saved.
 
@@ -136,9 +165,7 @@ def run_here(program, units):
     for wid, flags in enumerate(units, 1):
         print(f"work unit {wid} of {len(units)}: {shlex.join(flags)}", flush=True)
         # Its own session: a terminal's Ctrl-C reaches it once, by the handler.
-        unit = subprocess.Popen(
-            [sys.executable, *program, *flags], start_new_session=True
-        )
+        unit = subprocess.Popen([*program, *flags], start_new_session=True)
         if unit.wait():
             failed.append(wid)
         if asked:
@@ -182,7 +209,7 @@ def launch(title, run, units, executor, needs):
         )
     else:
         place = xm_local.Local(requirements=xm.JobRequirements(**needs))
-        made = xm.binary(place.Spec(), sys.executable, args=run)
+        made = xm.binary(place.Spec(), run[0], args=run[1:])
     with xm_local.create_experiment(experiment_title=title) as experiment:
         [program] = experiment.package([made])
         for unit in units:

@@ -85,6 +85,8 @@ def test_the_helpers_of_a_sweep():
         ((*ONE, "--sweep=configs/quickstart.py"), "has no get_hyper(hyper)"),
         ((ONE[0], "--workdir=runs/x"), "give --workdir=gs://BUCKET/RUN, or --local"),
         ((*ONE, "--steps=3"), "unknown flag --steps=3"),
+        ((*ONE, "--local", "--python=nope"), "nope can't be started: No such file"),
+        ((*ONE, "--local", "--python=/bin/false"), "/bin/false can't run the units"),
         ((*ONE, "--resources=h100"), "isn't like h100=8,cpu=96"),
         ((*ONE, "--resources=tpu_v5e=8"), "use launch/tpu_vm.sh"),
     ],
@@ -172,6 +174,35 @@ def test_the_work_units_of_a_sweep_run_here(stage, tmp_path):
         assert json.loads((workdir / "config.json").read_text())["seed"] == seed
         assert [row["step"] for row in runs.metrics(workdir)][-1] == 2
         assert (workdir / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.slow  # an environment of its own, and a start of jax
+def test_xmanager_starts_units_here_in_the_package_s_environment(stage, tmp_path):
+    """XManager itself, installed as README says, where jax isn't."""
+    xmanager = tmp_path / "xmanager" / "bin" / "python"
+    packages = ["xmanager", "absl-py", "ml_collections"]
+    for command in (
+        [sys.executable, "-m", "venv", tmp_path / "xmanager"],
+        [xmanager, "-m", "pip", "install", "-q", "uv"],
+        [xmanager, "-m", "uv", "pip", "install", "--python", xmanager, *packages],
+    ):
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"XManager can't be installed: {made.stderr[-300:]}")
+    changes = runs.SMALL | {"steps": 2}
+    small = [f"--config.{key}={value}" for key, value in changes.items()]
+    flags = ["--config=configs/quickstart.py:mae", f"--workdir={tmp_path / 'runs'}"]
+    command = [xmanager, "launch/xmanager.py", "--executor=local", *flags, *small]
+    how = dict(cwd=ROOT, env=runs.environment(1), capture_output=True, text=True)
+
+    refused = subprocess.run(command, **how, check=False)
+    assert refused.returncode == 1 and "--python=VENV/bin/python" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+    command.append(f"--python={sys.executable}")
+    done = subprocess.run(command, **how, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "1" / "checkpoints" / "2").is_dir()
 
 
 def test_a_work_unit_that_fails_lets_the_others_run(stage, tmp_path):
