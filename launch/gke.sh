@@ -49,6 +49,10 @@ done
 for word in image accelerator; do
   [[ ${!word} =~ ^[A-Za-z0-9_./:@-]*$ ]] || die "--$word: '${!word}' isn't one"
 done
+for word in "$config" "$workdir" "$checkpoint" ${more[@]+"${more[@]}"}; do
+  [[ $word != *[[:cntrl:]]* ]] ||
+    die "$(printf '%q' "$word") has a line break or another control character, which the manifest would take for its own; give it without"
+done
 [[ $dry_run ]] || command -v kubectl >/dev/null ||
   die "kubectl isn't installed; gcloud components install kubectl, then gcloud container clusters get-credentials"
 

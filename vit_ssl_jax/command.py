@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from vit_ssl_jax import host, recipes
 from vit_ssl_jax.distributed import clusters
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 
 PROCESSES = dict(
     coordinator="HOST:PORT where process 0 listens, for a run of several processes.",
@@ -56,7 +56,7 @@ def start(execute, optional=(), several=False, **texts):
             leave = join(values) if several else None
             execute(**values)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             if leave:
                 leave()
             fail()

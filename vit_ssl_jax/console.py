@@ -6,13 +6,14 @@ import jax
 
 import vit_ssl_jax
 from vit_ssl_jax import freezing, optim
+from vit_ssl_jax.errors import printable
 from vit_ssl_jax.models import vit
 
 
 def say(text):
     """Prints a line of the run before it has a `workdir.metrics.Writer`."""
     if jax.process_index() == 0:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def introduce(config, run, lines):

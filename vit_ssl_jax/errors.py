@@ -1,4 +1,7 @@
-"""The one exception for what the user can put right; errors for want of memory."""
+"""The one exception for what the user can put right; errors for want of memory; text that
+a terminal may have."""
+
+import re
 
 # Behind a message of what is in a store, or should be.
 CLOUD = (
@@ -10,6 +13,18 @@ CLOUD = (
 class UserError(Exception):
     """Bad input. Its text says what is wrong and what to change; `main` prints it
     without a traceback and exits with status 1."""
+
+
+# What moves a terminal's cursor, colours or title, turns the direction of writing, or is a
+# byte of a file name that no encoding explains.
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text):
+    """Text with such characters of a file's name written out, as `\\x1b`."""
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def check_choice(name, value, choices):

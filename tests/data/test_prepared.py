@@ -168,3 +168,28 @@ def test_a_record_that_is_damaged_is_a_broken_image(prepared, tmp_path):
     source = open_source("tiny", top, "train")
     whole = [reading.try_to_read(source, i) is not None for i in range(12)]
     assert whole.count(False) == 1 == len(source.broken)
+
+
+def test_a_set_that_brings_code_of_its_own_is_refused(prepared, tmp_path, monkeypatch):
+    """TFDS would import the module that `features.json` names, from the working folder."""
+    (tmp_path / "planted.py").write_text("raise SystemExit('code of the set has run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = shutil.copytree(prepared / "tiny" / "1.10.0", tmp_path / "tiny" / "1.10.0")
+    path = folder / "features.json"
+    whole = path.read_text()
+    theirs = "tensorflow_datasets.core.features.text_feature.Text"
+    for text, said in (
+        (whole.replace(theirs, "planted.Text"), "'planted.Text', but only features"),
+        (
+            '{"type": "planted.Text", "content": {}}',
+            "'planted.Text', but only features",
+        ),
+        (whole[:-9], "isn't whole"),
+        ("[" * 100_000, "isn't whole"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            open_source("tiny", str(tmp_path), "train")
+    path.unlink()
+    with pytest.raises(UserError, match=r"features.json is missing"):
+        open_source("tiny", str(tmp_path), "train")

@@ -47,3 +47,13 @@ def test_the_last_one_broken_and_a_hundred_in_a_row_raise():
         read_whole(numbered(3, broken=range(3)), 1)
     with pytest.raises(UserError, match="100 images in a row .* from number 7 on"):
         read_whole(numbered(255, broken=range(200)), 7)
+
+
+def test_a_broken_image_s_name_does_not_write_on_the_terminal(caplog):
+    """Names of files may hold what sets a terminal's title or colours."""
+    broken = Source(
+        "\x1b[1mset", 2, lambda i: (b"no image", 0), lambda i: "\x1b[31m.jpg"
+    )
+    assert try_to_read(broken, 0) is None
+    assert r"\x1b[31m.jpg is broken and left out" in caplog.text
+    assert r"\x1b[1mset are counted" in caplog.text and "\x1b" not in caplog.text

@@ -156,14 +156,24 @@ def test_a_port_in_use_is_an_error_that_names_it():
             rollcall.take_roll(group, about(0), 5)
 
 
-def test_strangers_at_the_port_are_ignored():
+def test_strangers_at_the_port_are_told_and_left_aside():
+    """Those that talk another protocol, and those whose words are right but not their values."""
+    said, heard = [], []
+    wrong = [{"index": "1"}, {"index": 7}, {"index": -1}, {"count": None}, {"host": 5}]
+    wrong = [about(1) | change for change in [*wrong, {"facts": []}]]
+    lines = [json.dumps(line).encode() + b"\n" for line in wrong]
     coordinator = f"localhost:{free_port()}"
     group = [clusters.Group(coordinator, 2, i) for i in range(2)]
-    server = threading.Thread(target=rollcall.take_roll, args=(group[0], about(0), 20))
+    arguments = group[0], about(0), 20, said.append
+    server = threading.Thread(target=rollcall.take_roll, args=arguments)
     server.start()
-    for text in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"\n"):
+    for text in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"\n", *lines):
         with connect(coordinator) as link:
             link.sendall(text)
+            heard.append(link.makefile().readline())
     rollcall.answer_roll(group[1], about(1), 20)
     server.join(20)
     assert not server.is_alive()
+    assert len(said) == len(heard) == 3 + len(lines)
+    assert all("is no process of a run and was left aside" in line for line in said)
+    assert all("this port is for processes" in line for line in heard)

@@ -53,6 +53,11 @@ def test_a_dry_run_prints_the_manifest(stage, name):
         ((*RUN, *BUCKET, "--claim=a b"), "--claim: 'a b'"),
         ((*RUN[1:], *BUCKET, "--image=a b"), "--image: 'a b'"),
         ((*RUN, *BUCKET, "--gpu=8"), "unknown flag --gpu=8"),
+        (
+            (*RUN, "--workdir=gs://b/r\n  evil: 1"),
+            "has a line break or another control",
+        ),
+        ((*RUN, *BUCKET, "--", "--config.note=a\nb"), "has a line break or another"),
         ((*RUN, *BUCKET), "kubectl isn't installed"),
     ],
 )

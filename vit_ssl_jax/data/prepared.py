@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from etils import epath
 
-from vit_ssl_jax.data import decoding, labels, names, stores, unprepared
+from vit_ssl_jax.data import decoding, feature_file, labels, names, stores, unprepared
 from vit_ssl_jax.errors import UserError
 
 INFO = "dataset_info.json"
@@ -78,6 +78,7 @@ def open_builder(name: str, directory: str, split: str):
     if stores.is_stored(top):
         stores.check(top)
     folder = _find_version(top, name.replace(":", "/"))
+    feature_file.check(folder)
     builder = tfds.builder_from_directory(folder)
     _check(name, folder, builder.info, split)
     return builder, folder

@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_ssl_jax.data import decoding
 from vit_ssl_jax.data.source import Source
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 
 MAX_BROKEN_IN_A_ROW = 100
 
@@ -51,9 +51,7 @@ def _note_broken(source: Source, i: int, error: Exception) -> None:
         logging.getLogger(__name__).warning(
             "%s is broken and left out (%s). Further broken images of %s are counted, "
             "not reported.",
-            source.where(i),
-            error,
-            source.name,
+            *(printable(str(x)) for x in (source.where(i), error, source.name)),
         )
     if len(source.broken) == len(source):
         raise UserError(f"all {len(source)} images of {source.name} are broken.")

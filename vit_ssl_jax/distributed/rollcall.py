@@ -41,8 +41,9 @@ def take_roll(group, about, timeout, say=print):
             if (link := accept(server)) is None:
                 continue
             stack.enter_context(link)
-            if (other := read_line(link)) is None or other.keys() != about.keys():
-                continue  # no process of ours
+            if not is_ours(other := read_line(link)):
+                tell_stranger(link, port, say)
+                continue
             index = other["index"]
             drop_gone(present, links)
             problem = find_twin(present, other) or find_difference(about, other)
@@ -131,6 +132,26 @@ def read_line(link, seconds=ANSWER_SECONDS):
         return message if isinstance(message, dict) else None
     except (OSError, ValueError):
         return None
+
+
+def is_ours(other):
+    """Whether an object is what `answer_roll` sends, and its number one of its count."""
+    kinds = dict(index=int, count=int, host=str, facts=dict)
+    if other is None or other.keys() != kinds.keys():
+        return False
+    right = all(type(other[key]) is kind for key, kind in kinds.items())
+    return right and 0 <= other["index"] < other["count"]
+
+
+def tell_stranger(link, port, say):
+    """Says on both ends that a connection isn't one of the run's processes, and drops it."""
+    with contextlib.suppress(OSError):
+        say(
+            f"what came to port {port} from {link.getpeername()[0]} is no process of a "
+            "run and was left aside"
+        )
+        link.sendall(b'{"stranger": "this port is for processes of vit_ssl_jax"}\n')
+        link.shutdown(socket.SHUT_RDWR)
 
 
 def describe_missing(group, present, timeout=None):

@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from vit_ssl_jax import arguments
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 from vit_ssl_jax.report import live, page, reading
 
 MOST = 20_000_000  # bytes of a page, above which it says so
@@ -59,9 +59,9 @@ def main():
         if args.live:
             live.serve(args.paths, args.host, args.port)
         else:
-            print("\n".join(report(args.paths, args.out)))
+            print(printable("\n".join(report(args.paths, args.out))))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

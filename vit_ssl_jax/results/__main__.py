@@ -12,7 +12,7 @@ import json
 import re
 import sys
 
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 from vit_ssl_jax.results import runs, table
 from vit_ssl_jax.results.table import show
 
@@ -73,9 +73,9 @@ def main():
         markdown=markdown, csv=as_csv, json=lambda rows: json.dumps(rows, indent=2)
     )
     try:
-        print(write[args.format](results(args.paths, args.metrics)))
+        print(printable(write[args.format](results(args.paths, args.metrics))))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import jax
 import tqdm
 from etils import epath
 
+from vit_ssl_jax.errors import printable
 from vit_ssl_jax.workdir import tracking
 from vit_ssl_jax.workdir.files import is_stored, read_rows, replace
 
@@ -63,7 +64,7 @@ class Writer:
     def say(self, text):
         """Prints a line, above the progress bar where there is one."""
         if self._on:
-            tqdm.tqdm.write(text, file=sys.stdout)
+            tqdm.tqdm.write(printable(text), file=sys.stdout)
             sys.stdout.flush()
 
     def flush(self):
