@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from vit_ssl_jax import host, recipes
 from vit_ssl_jax.distributed import clusters
-from vit_ssl_jax.errors import UserError, printable
+from vit_ssl_jax.errors import UserError, explain_error, printable
 
 PROCESSES = dict(
     coordinator="HOST:PORT where process 0 listens, for a run of several processes.",
@@ -55,14 +55,11 @@ def start(execute, optional=(), several=False, **texts):
         try:
             leave = join(values) if several else None
             execute(**values)
-        except UserError as error:
-            print(f"error: {printable(str(error))}", file=sys.stderr)
-            if leave:
-                leave()
-            fail()
         except KeyboardInterrupt:  # the second of a run that was to stop
             leave_at_once()
-        except Exception:
+        except Exception as error:
+            if text := explain_error(error):
+                end(text, leave)
             if not leave:
                 raise
             traceback.print_exc()
@@ -79,6 +76,14 @@ def start(execute, optional=(), several=False, **texts):
             sys.exit(f"error: {explain(error, needed, argv)}")
 
     app.run(main, flags_parser=parse)
+
+
+def end(message, leave):
+    """Prints one line and ends the process, and by `leave` its part in a group."""
+    print(f"error: {printable(str(message))}", file=sys.stderr)
+    if leave:
+        leave()
+    fail()
 
 
 def fail():

@@ -1,6 +1,7 @@
-"""The one exception for what the user can put right; errors for want of memory; text that
-a terminal may have."""
+"""The one exception for what the user can put right, errors for want of memory or storage,
+and text that a terminal may have."""
 
+import errno
 import re
 
 # Behind a message of what is in a store, or should be.
@@ -25,6 +26,28 @@ UNPRINTABLE = re.compile(
 def printable(text):
     """Text with such characters of a file's name written out, as `\\x1b`."""
     return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+# What a storage fails with; what to do about it.
+STORAGE = {
+    errno.ENOSPC: "make room there (bytes: df -h, files: df -i), or give another folder",
+    errno.EDQUOT: "make room in the quota, or give another folder",
+    errno.EROFS: "give a folder that may be written to",
+    errno.EACCES: "give a folder that may be written to",
+    errno.EIO: "see that the disk or the network mount is there and whole",
+    errno.ESTALE: "see that the network mount is there again",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
+}
+
+
+def explain_error(error):
+    """The one line that an exception ends a command with; "" is for a traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        what = f"{error.strerror}: {error.filename or 'a file'}"
+        return f"{what}; {STORAGE[error.errno]}. The same command goes on then"
+    return ""
 
 
 def check_choice(name, value, choices):

@@ -106,4 +106,6 @@ def first_state(config, run, probe, checkpoints):
     elif state.probe and not probe.images:
         state = state.replace(probe={})
         lines.append("online probes: those in the checkpoint are dropped")
+    if int(state.step) < run.steps:
+        checkpoints.try_room(state)
     return state, seconds, lines

@@ -13,6 +13,8 @@ from vit_ssl_jax.errors import UserError, is_exhausted
 from vit_ssl_jax.workdir.folder import find, is_stored
 from vit_ssl_jax.workdir.restore import first_line, mismatch, shapes_of
 
+FILES = 50  # and folders of a checkpoint, about
+
 
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, one folder a step."""
@@ -36,6 +38,11 @@ class Checkpoints:
             return
         run = {"seconds": seconds, "digest": int(digest(state))}
         start_save(self._manager, step, state, run)
+
+    def try_room(self, state):
+        """Raises UserError, on all processes, where there is no room for a checkpoint."""
+        with processes.together(), explained(self._root):
+            try_folder(self._root, state)
 
     def check(self):
         """Raises UserError where a save that was started has failed."""
@@ -131,8 +138,7 @@ def start_save(manager, step, state, run):
         state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
     )
     with explained(manager.directory):
-        if jax.process_index() == 0 and not is_stored(manager.directory):
-            try_folder(manager.directory)
+        try_folder(manager.directory, state)
         manager.save(step, args=args)
 
 
@@ -143,11 +149,24 @@ def close_manager(manager):
         manager.close()
 
 
-def try_folder(root):
-    """Makes and removes a folder in `root`; raises OSError where it can't.
+def try_folder(root, state):
+    """Makes and removes a folder in `root`; raises OSError where it can't, or where there
+    isn't room for `state`.
 
-    What fails in Orbax's threads is noticed later, and they wait for minutes then.
+    What fails in Orbax's threads is noticed later, and they wait for minutes then. Process
+    0 tries; a store of objects isn't tried.
     """
+    if jax.process_index() or is_stored(root):
+        return
+    needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    space = os.statvfs(root)
+    free = space.f_bavail * space.f_frsize
+    if free < needed or 0 < space.f_files and space.f_favail < FILES:
+        files = f" and {space.f_favail:,} files" if space.f_files else ""
+        raise OSError(
+            f"it takes {needed / 2**20:,.1f} MiB and about {FILES} files, and there is room "
+            f"for {free / 2**20:,.1f} MiB{files}"
+        )
     trial = root / f".try-{os.getpid()}"
     with contextlib.suppress(FileExistsError):  # of one that was killed here
         trial.mkdir()

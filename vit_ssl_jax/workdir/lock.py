@@ -98,6 +98,9 @@ def take(workdir, say):
                 new.write(json.dumps(me))
         except FileExistsError:
             time.sleep(TOGETHER)
+        except OSError as error:
+            error.filename = str(file)  # which an error of writing doesn't tell
+            raise
     now = read(file)
     if now and now["token"] != me["token"]:
         raise UserError(refusal(workdir, now))
