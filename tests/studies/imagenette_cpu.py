@@ -2,8 +2,8 @@
 
 python -m tests.studies.imagenette_cpu --data=DIR --workdir=DIR [--methods mae ...]
 
-ViT-S/8 at 64 px for 20 epochs: the recipe's grid of patches is 8x8 rather than 14x14, and
-what is measured in pixels shrinks with the images. DIR of the data is a folder with train/ and
+ViT-S/16 at 64 px for 20 epochs: the grid of patches is 4x4 rather than 14x14, what is measured
+in pixels shrinks with the images, and I-JEPA keeps what its targets leave. DIR of the data is a folder with train/ and
 test/, a folder a class. A run that is finished is only read; one that was stopped goes on.
 """
 
@@ -17,7 +17,6 @@ METHODS = ("supervised", "relvit", "mae", "ijepa", "maskfeat", "rotation")
 METHODS += ("colorization", "jigsaw", "context", "dino", "lejepa")
 EPOCHS = 20
 SHARED = {
-    "vit.variant": "S/8",
     "epochs": float(EPOCHS),
     "optim.warmup_epochs": 1.0,
     "batch_size": 48,
@@ -27,10 +26,8 @@ SHARED = {
 }
 CROPS = {"data.train_size": (96, 96), "data.train_resize": 96, "method.local_size": 32}
 OWN = {
-    "ijepa": {"method.max_context": 40},
-    "maskfeat": {"method.cell": 4},
-    "colorization": {"method.patch_cells": 2},
-    "jigsaw": {"data.size": (72, 72), "data.resize": 82, "method.tile": 19},
+    "ijepa": {"method.max_context": 9, "method.min_keep": 2},
+    "jigsaw": {"data.size": (96, 96), "data.resize": 110, "method.tile": 24},
     "context": {"method.tile": 16, "method.gap": 2},
     "dino": CROPS,
     "lejepa": CROPS,
