@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 from ml_collections import ConfigDict
 
 from tests.conftest import OPTIM
@@ -60,3 +62,29 @@ def test_what_is_frozen_moves_after_its_steps():
         moved.append(bool(np.any(updates["head"]["prototypes"] != 0)))
         assert np.all(updates["head"]["other"] != 0)
     assert moved == [False, False, False, True, True]
+
+
+def test_what_was_frozen_has_adam_begin_at_its_own_first_step():
+    """As torch does with a parameter that had no gradient before."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    params = {"head": {"prototypes": jnp.float32(rng.normal(size=5))}}
+    config = ConfigDict(OPTIM | {"warmup_epochs": 0, "schedule": "linear"})
+    sizes = dict(steps=10, epochs=1.0, batch_size=4)
+    frozen = ((("head", "prototypes"), 2.5),)
+    made = optim.make_optimizer(config, **sizes, frozen=frozen)
+    theirs = torch.nn.Parameter(torch.tensor(np.array(params["head"]["prototypes"])))
+    numbers = dict(betas=(config.b1, config.b2), eps=config.eps)
+    adam = torch.optim.AdamW([theirs], weight_decay=config.wd, **numbers)
+    state = made.tx.init(params)
+    for step in range(8):
+        grads = {"head": {"prototypes": jnp.float32(rng.normal(size=5))}}
+        updates, state = made.tx.update(grads, state, params, step=step)
+        params = optax.apply_updates(params, updates)
+        theirs.grad = torch.tensor(np.array(grads["head"]["prototypes"]))
+        adam.param_groups[0]["lr"] = float(made.schedules["lr"](step))
+        if step < 3:
+            theirs.grad = None
+        adam.step()
+    got = np.array(params["head"]["prototypes"])
+    np.testing.assert_allclose(got, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)

@@ -56,17 +56,42 @@ def each(grads, limit):
 def freeze(tx, frozen):
     """Leaves parameters as they are in the first steps: `frozen` has (path, steps).
 
-    Their moments gather meanwhile; `path` are the first of a parameter's names.
+    No moments gather meanwhile; `path` are the first of a parameter's names.
     """
 
+    def hold(updates, step):
+        def leaf(steps, x):
+            return jnp.where(step < steps, 0.0, x)
+
+        return map_frozen(leaf, updates, frozen)
+
     def update(grads, state, params, *, step):
-        updates, state = tx.update(grads, state, params, step=step)
-
-        def leaf(path, x):
-            names = tuple(key.key for key in path)
-            waits = [steps for first, steps in frozen if names[: len(first)] == first]
-            return jnp.where(step < max(waits), 0.0, x) if waits else x
-
-        return jax.tree_util.tree_map_with_path(leaf, updates), state
+        updates, state = tx.update(hold(grads, step), state, params, step=step)
+        return hold(updates, step), state
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def thaw(updates, count, frozen, b1, b2):
+    """Adam's updates, of what was frozen by moments that count from its own first step.
+
+    As torch counts the steps of a parameter without a gradient; `count` are the others'.
+    """
+
+    def leaf(steps, x):
+        own = jnp.maximum(count - jnp.ceil(steps), 1)
+        first, second = ((1 - b**count) / (1 - b**own) for b in (b1, b2))
+        return x * first / jnp.sqrt(second)
+
+    return map_frozen(leaf, updates, frozen)
+
+
+def map_frozen(function, tree, frozen):
+    """`function(steps, x)` in the place of every `x` that `frozen` names."""
+
+    def leaf(path, x):
+        names = tuple(key.key for key in path)
+        waits = [steps for first, steps in frozen if names[: len(first)] == first]
+        return function(max(waits), x) if waits else x
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)

@@ -77,16 +77,17 @@ def descend(updates, rate):
     return jax.tree.map(lambda x: (-rate * x).astype(x.dtype), updates)
 
 
-def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay):
+def adamw(learning_rate, weight_decay, *, b1, b2, eps, no_decay, frozen=()):
     """AdamW (Loshchilov & Hutter, 2019) whose rate and decay are functions of `step`.
 
     `update(grads, state, params, step=...)`. Parameters named in `no_decay` aren't
-    decayed. Moments are float32.
+    decayed. Moments are float32. `frozen`: see `clipping.thaw`.
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def update(grads, state, params, *, step):
         updates, state = adam.update(grads, state, params)
+        updates = clipping.thaw(updates, state.count, frozen, b1, b2)
         updates = add_decay(updates, params, weight_decay(step), no_decay)
         return descend(updates, learning_rate(step)), state
 
@@ -228,23 +229,22 @@ def make_optimizer(config, *, steps, epochs, batch_size, frozen=()):
         total=total,
         offset=config.first_step,
     )
-    tx = make_transformation(config, rate, decay)
+    tx = make_transformation(config, rate, decay, frozen)
     if config.layer_decay != 1.0:
         tx = scale_layers(tx, config.layer_decay)
     tx = clipping.surround(tx, config, frozen)
     return Optimizer(tx, {"lr": rate, "weight_decay": decay})
 
 
-def make_transformation(config, rate, decay):
+def make_transformation(config, rate, decay, frozen=()):
     """The update rule of `config.optim.name`; `b1` is the momentum of sgd and lars."""
     no_decay = tuple(config.no_decay)
     if config.name == "adamw":
-        numbers = dict(b1=config.b1, b2=config.b2, eps=config.eps)
+        numbers = dict(b1=config.b1, b2=config.b2, eps=config.eps, frozen=frozen)
         return adamw(rate, decay, **numbers, no_decay=no_decay)
     if config.name == "sgd":
         return sgd(rate, decay, momentum=config.b1, no_decay=no_decay)
     if config.name == "lars":
         return lars(rate, decay, momentum=config.b1, no_decay=no_decay)
-    raise UserError(
-        f"config.optim.name: {config.name!r} is not one of adamw, sgd, lars"
-    )
+    known = "adamw, sgd, lars"
+    raise UserError(f"config.optim.name: {config.name!r} is not one of {known}")
