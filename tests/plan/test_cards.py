@@ -14,6 +14,7 @@ from vit_ssl_jax.plan import cards, topologies
 GIB = 2**30
 # Name, marketed memory in GB, dense bfloat16 TFLOP/s by NVIDIA's data sheets.
 SOLD = [
+    ("rtx4090", 24, 165.2),
     ("a6000", 48, 155),
     ("a100-40", 40, 312),
     ("a100-80", 80, 312),
@@ -46,7 +47,7 @@ def test_names_of_hosts():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("h1000:8", "'h1000:8' is no topology.*cards .a6000, a100-40, a100-80, h100"),
+        ("h1000:8", "'h1000:8' is no topology.*cards .rtx4090, a6000, a100-40, a100-80, h100"),
         ("h100", "'h100' is no topology"),
         ("h100:0", "'h100:0': h100 has one number of cards a host, at least 1"),
         ("0*h100:8", "at least 1"),

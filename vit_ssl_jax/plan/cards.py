@@ -4,18 +4,14 @@ The compiler comes in two packages, jax-cuda13-pjrt and jax-cuda13-plugin, and i
 the card by a text (a `stream_executor.GpuTargetConfigProto`). It needs no driver.
 """
 
-import contextlib
 import dataclasses
-import importlib.metadata
 
-import jax
 from jax.experimental import topologies as jax_topologies
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.host import GPU_MEMORY
+from vit_ssl_jax.plan import gpu_compiler
 
-PACKAGES = "jax-cuda{}-plugin", "jax-cuda{}-pjrt"
-CUDNN = (9, 10, 0)  # that the cards are told to have
 # XLA's own matmuls can't choose their tiles without a card: cuBLAS does them all.
 OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 
@@ -50,6 +46,8 @@ class Card:
         return int(GPU_MEMORY * self.memory_bytes)
 
 
+_RTX = dict(link_bytes_per_second=32e9, dcn_bytes_per_second=3.125e9, fpus=128)
+_RTX |= dict(threads=1536, shared_bytes=102400, shared_bytes_block=101376)
 _AMPERE = dict(
     capability="8.0", extension="NONE", peak_flops=312e12, link_bytes_per_second=300e9
 )
@@ -62,12 +60,25 @@ _HOPPER |= dict(link_bytes_per_second=450e9, dcn_bytes_per_second=50e9)
 _HOPPER |= dict(l2_bytes=52428800, processors=132, fpus=128, threads=2048)
 _HOPPER |= dict(shared_bytes=233472, shared_bytes_block=232448, clock=1.98)
 # What the compiler asks for: openxla/xla, xla/backends/gpu/target_config/specs. Peaks and
-# links: NVIDIA's data sheets (NVLink; RTX A6000: PCIe 4, for its NVLink joins but two).
-# Networks: those of DGX A100 (200 Gb/s a card), DGX H100 and newer (400 Gb/s); RTX A6000:
-# an assumed 25 Gb/s.
+# links: NVIDIA's data sheets (NVLink; RTX: PCIe 4, for A6000's NVLink joins but two); RTX 4090:
+# the white paper of its architecture. Networks: those of DGX A100 (200 Gb/s a card), DGX
+# H100 and newer (400 Gb/s); RTX: an assumed 25 Gb/s.
 CARDS = {
     card.name: card
     for card in (
+        Card(
+            name="rtx4090",
+            kind="NVIDIA GeForce RTX 4090",
+            capability="8.9",
+            extension="NONE",
+            peak_flops=165.2e12,
+            memory_bytes=25393364992,
+            hbm_bytes_per_second=1008e9,
+            l2_bytes=75497472,
+            processors=128,
+            clock=2.52,
+            **_RTX,
+        ),
         Card(
             name="a6000",
             kind="NVIDIA RTX A6000",
@@ -76,15 +87,10 @@ CARDS = {
             peak_flops=155e12,
             memory_bytes=51041271808,
             hbm_bytes_per_second=768.096e9,
-            link_bytes_per_second=32e9,
-            dcn_bytes_per_second=3.125e9,
             l2_bytes=6291456,
             processors=84,
-            fpus=128,
-            threads=1536,
-            shared_bytes=102400,
-            shared_bytes_block=101376,
             clock=1.8,
+            **_RTX,
         ),
         Card(
             name="a100-40",
@@ -141,8 +147,8 @@ def get_devices(card, hosts, each):
 
     Raises UserError where the compiler for GPUs isn't installed or isn't jax's own.
     """
-    check_plugin()
-    tell_cudnn()
+    gpu_compiler.check_plugin()
+    gpu_compiler.tell_cudnn()
     try:
         topology = jax_topologies.get_topology_desc(
             topology_name="",
@@ -157,49 +163,10 @@ def get_devices(card, hosts, each):
     return topology.devices
 
 
-def check_plugin():
-    """Raises UserError unless both packages are there, of jax's own version."""
-    wanted = jax.__version__
-    install = "pip install --no-deps " + " ".join(
-        f"{name.format(13)}=={wanted}" for name in PACKAGES
-    )
-    installed = []
-    for cuda in (13, 12):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            installed.append(
-                [importlib.metadata.version(n.format(cuda)) for n in PACKAGES]
-            )
-    if any(set(pair) == {wanted} for pair in installed):
-        return
-    if installed:
-        raise UserError(
-            f"--topology: the compiler for GPUs is {' and '.join(installed[0])} "
-            f"(plugin and pjrt), but jax is {wanted}; {install}"
-        )
-    raise UserError(
-        "--topology: compiling for a GPU needs its compiler, which isn't installed: pip "
-        f"install -e '.[plan-gpu]', or {install} (no GPU, driver or CUDA is needed)"
-    )
-
-
-def tell_cudnn():
-    """Gives jax the version of cuDNN that the cards have where none is installed.
-
-    jax asks the library itself, of which compiling needs nothing else.
-    """
-    from jax._src.lib import cuda_versions  # jax has no other name for it
-
-    try:
-        cuda_versions.cudnn_get_version()
-    except RuntimeError:
-        major, minor, patch = CUDNN
-        cuda_versions.cudnn_get_version = lambda: major * 10000 + minor * 100 + patch
-
-
 def target(card):
     """What the compiler is told of a card: text of a GpuTargetConfigProto."""
     major, minor = card.capability.split(".")
-    version = ".".join(map(str, CUDNN))
+    version = ".".join(map(str, gpu_compiler.CUDNN))
     numbers = dict(
         threads_per_block_limit=1024,
         threads_per_warp=32,
@@ -234,7 +201,9 @@ def target(card):
         f"  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: "
         f"{card.extension} }}"
     )
-    dnn = " ".join(f"{k}: {v}" for k, v in zip(("major", "minor", "patch"), CUDNN))
+    dnn = " ".join(
+        f"{k}: {v}" for k, v in zip(("major", "minor", "patch"), gpu_compiler.CUDNN)
+    )
     return "\n".join(
         [
             "gpu_device_info {",
