@@ -40,14 +40,17 @@ def foreground(features: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Patches in front of a background: `[B N D]`, (rows, columns) `-> bool [B N]`.
 
     Those on one side of 0 of the first principal component of all images, as DINOv2 does
-    (Oquab et al., 2023, figure 9). Its sign is free: here the side is that which has less
-    of the images' margins, the outermost patches.
+    (Oquab et al., 2023, figure 9). Its sign is free: here it is the side that has more of
+    the images' middles than of their margins, the outermost patches.
     """
     first = pca(features, 1)[0][..., 0]
     margin = np.ones(grid, bool)
     margin[1:-1, 1:-1] = False
-    side = first > 0
-    return side if side[:, margin.reshape(-1)].mean() <= 0.5 else ~side
+    margin, side = margin.reshape(-1), first > 0
+    if margin.all():
+        return side
+    inside = side[:, ~margin].mean() >= side[:, margin].mean()
+    return side if inside else ~side
 
 
 def to_rgb(

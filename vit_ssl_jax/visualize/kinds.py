@@ -4,14 +4,15 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from vit_ssl_jax import pictures
+from vit_ssl_jax import finished, pictures, weights
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.visualize import attention, components, drawing, parameters
 from vit_ssl_jax.visualize.scene import Scene, name_of, pick, read_pixels
 
 RED = (230, 30, 30)
 NEIGHBOURS = 6
-FILTERS = 128  # of the patch embedding, at most
+BRIGHTEST = 0.02  # of rollout's patches: some are attended to by all others
+FILTERS = 126  # of the patch embedding, at most: nine rows of 14
 
 
 def draw(kind: str, scene: Scene) -> tuple[Image.Image, str]:
@@ -55,13 +56,13 @@ def draw_rollout(scene: Scene) -> tuple[Image.Image, str]:
         "(attention rollout, Abnar & Zuidema 2020)"
     )
     rows = [first_row(scene, mark=scene.query == scene.number)]
-    low, high = rolled.min(axis=1), rolled.max(axis=1)
+    low, high = rolled.min(axis=1), np.quantile(rolled, 1 - BRIGHTEST, axis=1)
     text = (
-        f"each map from its least to its greatest share, in the mean {low.mean():.2g} "
-        f"to {high.mean():.2g}"
+        f"each map from its least share to the one that {100 * BRIGHTEST:.0f} % of its "
+        f"patches exceed, in the mean {low.mean():.2g} to {high.mean():.2g}"
     )
     stretched = (rolled - low[:, None]) / np.maximum(high - low, 1e-12)[:, None]
-    rows.append((text, map_tiles(stretched, module.grid)))
+    rows.append((text, map_tiles(stretched, module.grid, high=1.0)))
     return drawing.sheet(title, rows), f"{title}, {len(rolled)} images"
 
 
@@ -112,16 +113,8 @@ def draw_similarity(scene: Scene) -> tuple[Image.Image, str]:
 
 def draw_neighbours(scene: Scene) -> tuple[Image.Image, str]:
     """A row an image: it, and those that are nearest to it."""
-    whole, numbers, vectors = scene.whole, [], []
-    bar = tqdm.tqdm(total=len(whole), unit=" images", disable=len(whole) < 1000)
-    with bar:
-        for ids, valid, rows in scene.encoder.batches(
-            whole, scene.layer, scene.pool, 64
-        ):
-            numbers += ids[valid].tolist()
-            vectors.append(rows[valid])
-            bar.update(len(ids))
-    vectors = np.concatenate(vectors)
+    whole = scene.whole
+    numbers, vectors = embed(scene)
     if len(vectors) < 2:
         raise UserError("neighbours need at least two images; give a folder of them")
     count = min(NEIGHBOURS, len(vectors) - 1)
@@ -134,14 +127,28 @@ def draw_neighbours(scene: Scene) -> tuple[Image.Image, str]:
     rows = []
     for i, (near, alike) in enumerate(zip(order, cosines, strict=True)):
         near = [numbers[j] for j in near]
-        named = [f"{name_of(whole, j)} {c:.3f}" for j, c in zip(near, alike)]
-        text = f"{name_of(whole, numbers[i])}: {', '.join(named)}"
+        named = [f"{name_of(whole, j, scene.top)} {c:.3f}" for j, c in zip(near, alike)]
+        text = f"{name_of(whole, numbers[i], scene.top)}: {', '.join(named)}"
         rows.append((text, [shown[numbers[i]], *(shown[j] for j in near)]))
     line = (
         f"the {count} nearest of {len(vectors):,} images by the cosine of their "
         f"vectors ({scene.pool} of block {scene.layer})"
     )
+    if missing := len(whole) - len(numbers):
+        line += f"; {missing} can't be read"
     return drawing.sheet(f"An image on the left, then {line}", rows), line
+
+
+def embed(scene: Scene) -> tuple[list[int], np.ndarray]:
+    """Vectors of all images that can be read: their numbers, float32 `[n D]`."""
+    whole, numbers, vectors = scene.whole, [], []
+    batches = scene.encoder.batches(whole, scene.layer, scene.pool, 64)
+    with tqdm.tqdm(total=len(whole), unit=" images", disable=len(whole) < 1000) as bar:
+        for ids, valid, rows in batches:
+            numbers += ids[valid].tolist()
+            vectors.append(rows[valid])
+            bar.update(len(ids))
+    return numbers, np.concatenate(vectors)
 
 
 def draw_positions(scene: Scene) -> tuple[Image.Image, str]:
@@ -169,7 +176,7 @@ def draw_filters(scene: Scene) -> tuple[Image.Image, str]:
     rows = []
     for text, images in {
         f"their {len(main)} first principal components": main,
-        f"the {len(chosen)} longest of {len(filters)}": chosen,
+        f"the {len(chosen)} of the greatest norm, of {len(filters)}": chosen,
     }.items():
         greatest = np.abs(images).max(axis=(1, 2, 3), keepdims=True)
         pixels = 127.5 + 127.5 * images / np.maximum(greatest, 1e-12)
@@ -184,6 +191,9 @@ def draw_filters(scene: Scene) -> tuple[Image.Image, str]:
 
 def draw_method(scene: Scene) -> tuple[Image.Image, str]:
     """What the objective makes of the images."""
+    saved = finished.read_trained(scene.checkpoint).saved
+    if isinstance(saved, weights.Weights) and saved.parts == ["encoder"]:
+        raise UserError("these weights are an encoder's, without an objective to draw")
     data, count = {"train": scene.shown}, len(scene.shown)
     rows = pictures.draw(scene.checkpoint, "train", data=data, count=count)
     if not rows:

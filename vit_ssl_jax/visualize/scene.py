@@ -18,6 +18,7 @@ from vit_ssl_jax.models import variants
 from vit_ssl_jax.visualize import attention
 
 BATCH = 8  # images at a time, of which every patch is kept
+LONG = 16  # letters of a name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Scene:
     checkpoint: where the encoder is from. whole: all images, None where none were given.
     shown: those that are drawn. layer: 1 to the depth. patch: (row, column). query: as
     in `attention.find_query`. pool: of an image's vector, "mean" or "cls".
+    top: the folder that names begin below.
     """
 
     encoder: encoders.Encoder
@@ -37,6 +39,7 @@ class Scene:
     patch: tuple[int, int]
     query: str | int
     pool: str
+    top: str
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
@@ -51,8 +54,8 @@ class Scene:
 
     @property
     def names(self) -> list[str]:
-        """What to call them: their files' names."""
-        return [name_of(self.shown, i) for i in range(len(self.shown))]
+        """What to call them in a picture."""
+        return [name_of(self.shown, i, self.top) for i in range(len(self.shown))]
 
     @property
     def number(self) -> int:
@@ -90,7 +93,9 @@ def open_scene(
     number = patch[0] * encoder.module.grid[1] + patch[1]
     query = attention.find_query(encoder.module, number if query == "patch" else query)
     shown = None if whole is None else choose_whole(whole, count, say)
-    chosen = dict(layer=layer, patch=patch, query=query, pool=pool)
+    paths = isinstance(images, str | os.PathLike)
+    top = os.path.expanduser(images) if paths and images else ""
+    chosen = dict(layer=layer, patch=patch, query=query, pool=pool, top=top)
     return Scene(encoder, checkpoint, whole, shown, **chosen)
 
 
@@ -189,6 +194,11 @@ def read_pixels(encoder: encoders.Encoder, source: Source) -> np.ndarray:
     return encoder.run(lambda _, image: image, source, batch_size=BATCH)
 
 
-def name_of(source: Source, i: int) -> str:
-    """The name of an image's file, without its folder and ending."""
-    return pathlib.PurePath(source.where(i)).stem[:24]
+def name_of(source: Source, i: int, top: str = "") -> str:
+    """What to call an image in a picture: its path below `top`, shortened."""
+    path = pathlib.PurePath(source.where(i))
+    if top and path.is_relative_to(top):
+        parts = path.relative_to(top).with_suffix("").parts
+    else:
+        parts = (path.stem,)
+    return "/".join(x if len(x) <= LONG else f"{x[: LONG - 2]}.." for x in parts[-2:])
