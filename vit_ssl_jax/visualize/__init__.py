@@ -36,7 +36,7 @@ def draw(
     of KINDS. options: as in `scene.open_scene`. say: gets what was guessed or left
     out. Raises UserError for what can't be.
     """
-    check_kinds([kind])
+    check_kinds([kind], images)
     from vit_ssl_jax.visualize import kinds, scene  # after the check: they load jax
 
     picture, line = kinds.draw(
@@ -46,10 +46,13 @@ def draw(
     return picture
 
 
-def check_kinds(names: list[str]) -> None:
-    """Raises UserError for a name that is none of KINDS."""
+def check_kinds(names: list[str], images: Any) -> None:
+    """Raises UserError for a name that is none of KINDS, or takes images where none are."""
     for name in names:
         if name not in KINDS:
             near = difflib.get_close_matches(name, KINDS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"--what: {name!r} is none of {', '.join(KINDS)}{hint}")
+        if KINDS[name] and isinstance(images, str) and not images:
+            without = ",".join(kind for kind, takes in KINDS.items() if not takes)
+            raise UserError(f"{name} takes --images=DIR; without are --what={without}")

@@ -19,10 +19,8 @@ def write_pictures(checkpoint, images, out, *, what="", say=print, **options):
     are. checkpoint, images, options: as in `visualize.draw`.
     """
     names = [name.strip() for name in what.split(",") if name.strip()]
-    visualize.check_kinds(names)
     wanted = names or list(visualize.KINDS)
-    if not images and any(visualize.KINDS[name] for name in wanted):
-        raise UserError("give --images=DIR, or --what=positions,filters without images")
+    visualize.check_kinds(wanted, images)
     folder = pathlib.Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={out} is a file; give a folder, which may be new")
