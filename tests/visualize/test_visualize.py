@@ -56,7 +56,7 @@ def test_twins_are_nearest_neighbours(run, photos):
     from vit_ssl_jax.visualize import components, scene
 
     opened = scene.open_scene(run, photos, say=str)
-    assert opened.names == ["a", "b", "c", "again"]
+    assert opened.names == ["a", "b", "c", "deep/again"]
     vectors = opened.encoder.encode([opened.shown.where(i) for i in range(4)])
     order, cosines = components.nearest(vectors, [1, 3], 1)
     np.testing.assert_array_equal(order, [[3], [1]])
