@@ -46,7 +46,7 @@ def test_every_kind_is_a_png_and_a_line(run, photos, tmp_path):
         assert min(pixels.shape[:2]) > 100 and pixels.std() > 10
     text = "\n".join(said)
     assert "a_broken.png" in text.partition("can't be read: ")[2].splitlines()[0]
-    assert "patches attend to, in the mean of all of them in block 2 of 2" in text
+    assert "What the patches attend to on average in block 2 of 2" in text
     assert "the 3 nearest of 4 images" in text
     assert "row 1, column 3" in text and "4 images" in text
 

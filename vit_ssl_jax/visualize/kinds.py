@@ -223,7 +223,7 @@ def whose(scene: Scene) -> str:
     if scene.query == "cls":
         return "What the class token attends to"
     if scene.query == "mean":
-        return "What the patches attend to, in the mean of all of them"
+        return "What the patches attend to on average"
     return f"What the patch in row {scene.patch[0]}, column {scene.patch[1]} attends to"
 
 
