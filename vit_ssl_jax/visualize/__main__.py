@@ -9,7 +9,7 @@ import io
 import pathlib
 
 from vit_ssl_jax import arguments, command, visualize
-from vit_ssl_jax.errors import UserError, check_choice
+from vit_ssl_jax.errors import UserError, check_choice, printable
 
 
 def write_pictures(checkpoint, images, out, *, what="", say=print, **options):
@@ -78,6 +78,7 @@ def execute(checkpoint, images, out, *, what, layer, patch, query, pool, count, 
         images,
         out,
         what=what,
+        say=lambda text: print(printable(text), flush=True),
         layer=arguments.whole_number("layer", layer or "0", least=-99),
         patch=read_pair("patch", patch, ","),
         query=query,

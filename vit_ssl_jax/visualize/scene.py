@@ -13,7 +13,7 @@ from vit_ssl_jax import encoder as encoders
 from vit_ssl_jax import finished
 from vit_ssl_jax.data import folder, reading, sources
 from vit_ssl_jax.data.source import Source
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 from vit_ssl_jax.models import variants
 from vit_ssl_jax.visualize import attention
 
@@ -196,7 +196,7 @@ def read_pixels(encoder: encoders.Encoder, source: Source) -> np.ndarray:
 
 def name_of(source: Source, i: int, top: str = "") -> str:
     """What to call an image in a picture: its path below `top`, shortened."""
-    path = pathlib.PurePath(source.where(i))
+    path = pathlib.PurePath(printable(source.where(i)))
     if top and path.is_relative_to(top):
         parts = path.relative_to(top).with_suffix("").parts
     else:
