@@ -40,7 +40,16 @@ FLOORS = [
     ["starting", "pictures", "device_cache"],
     ["closing", "feeds", "loop"],
     ["train", "judging", "plan", "encoder", "classifier", "exporting"],
-    ["main", "evaluate", "bench", "features", "predict", "convert", "__main__"],
+    [
+        "main",
+        "evaluate",
+        "bench",
+        "features",
+        "predict",
+        "visualize",
+        "convert",
+        "__main__",
+    ],
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # Parts that may import less than all that lies below.

@@ -28,6 +28,10 @@ COMMANDS = {
         "Writes what a classifier says of a folder of images, as CSV.",
         "--checkpoint=runs/classifier --images=DIR --out=predictions.csv",
     ),
+    "visualize": (
+        "Draws attention, features, neighbours and filters of an encoder.",
+        "--checkpoint=runs/quickstart --images=DIR --out=pictures",
+    ),
     "convert": (
         "Reads other code's weights into a workdir, and writes a run's for them.",
         "inspect dinov2_vits14_pretrain.pth",

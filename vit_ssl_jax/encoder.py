@@ -70,8 +70,19 @@ class Encoder:
         before it. All have passed the final norm. pool: "mean" of the patches, "cls"
         the class token, "patches" all of them in rows.
         """
+        layer = self.find_layer(layer, pool)
+        compute = make_pool(self.module, self.normalize, self.mesh, layer, pool)
+        return self.run(compute, images, batch_size=batch_size)
+
+    def run(self, compute: Callable, images, *, batch_size: int = 64) -> np.ndarray:
+        """What a function makes of images, a row an image: `[n ...]`.
+
+        compute: `(params, image) -> rows [B ...]`, image uint8 `[B H W 3]` of `size` on the
+        mesh. images: as in `encode`, or a `Source`. Raises UserError for one that can't
+        be read.
+        """
         source = read_images(images)
-        parts = list(self.batches(source, layer, pool, batch_size))
+        parts = list(self.run_over(compute, source, batch_size))
         if source.broken:
             first = min(source.broken)
             raise UserError(
@@ -80,10 +91,8 @@ class Encoder:
             )
         return np.concatenate([rows for _, _, rows in parts])
 
-    def batches(self, source: Source, layer: int, pool: str, batch_size: int):
-        """Features batch by batch, as `finished.run_over` gives them."""
-        layer = self.find_layer(layer, pool)
-        compute = make_pool(self.module, self.normalize, self.mesh, layer, pool)
+    def run_over(self, compute: Callable, source: Source, batch_size: int):
+        """`run` batch by batch, as `finished.run_over` gives them."""
         return finished.run_over(
             source,
             self.config.data,
@@ -92,6 +101,12 @@ class Encoder:
             mesh=self.mesh,
             batch_size=batch_size,
         )
+
+    def batches(self, source: Source, layer: int, pool: str, batch_size: int):
+        """Features batch by batch, as `finished.run_over` gives them."""
+        layer = self.find_layer(layer, pool)
+        compute = make_pool(self.module, self.normalize, self.mesh, layer, pool)
+        return self.run_over(compute, source, batch_size)
 
     def find_layer(self, layer: int, pool: str) -> int:
         """The block that `layer` means, 1 to depth; UserError where there is none."""

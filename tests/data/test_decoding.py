@@ -151,6 +151,7 @@ def test_numbers_of_any_kind_become_bytes():
         (np.array([[False, True]]), [[0, 255]]),
         (np.array([[0.0, 0.5, np.nan, 1.0]]), [[0, 128, 0, 255]]),
         (np.array([[-1.0, 0.0, np.inf, 1.0]]), [[0, 128, 255, 255]]),
+        (np.array([[-1.5e308, 0.0, 1.5e308]]), [[0, 128, 255]]),
         (np.array([[3, 200]], np.int32), [[3, 200]]),
         (np.array([[0, 256, 65535]], np.int32), [[0, 1, 255]]),
         (np.full((1, 2), np.nan), [[0, 0]]),

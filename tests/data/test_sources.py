@@ -185,6 +185,22 @@ def test_folder_errors_name_the_way_out(tmp_path):
         open_source("folder", str(tmp_path / "y"), "test")
 
 
+def test_embedded_photographs_as_a_folder(tmp_path):
+    """Parts of each, whole pixels of it, in a folder of its name."""
+    import skimage.data
+
+    top = embedded.write_folder(str(tmp_path / "photos"), size=48, per_class=2)
+    source = open_source("folder", top, "train")
+    assert (len(source), source.class_names) == (26, tuple(sorted(embedded.PHOTOS)))
+    patch = np.asarray(Image.open(tmp_path / "photos" / "coffee" / "001.png"))
+    assert patch.shape == (48, 48, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        skimage.data.coffee(), (48, 48, 3)
+    )
+    corners = np.argwhere((windows[:, :, 0, 0, 0] == patch[0, 0]).all(-1))
+    assert any((windows[y, x, 0] == patch).all() for y, x in corners)
+
+
 def test_embedded_counts_and_balance():
     train, test = (
         open_source("embedded", "", "train"),

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import vit_ssl_jax
+from vit_ssl_jax.visualize import attention
 
 LAST = "/backbone/layernorm/Add_1_output_0"  # the normed tokens
+# The attention weights of block 11 of 12.
+WEIGHTS = "/backbone/encoder/layer.10/attention/attention/Softmax_output_0"
 # Where the exporter put the position table, folded into constants: class token, patches.
 TABLE = ("onnx::Concat_", "onnx::Reshape_")
 
@@ -49,23 +52,31 @@ def read_state(graph):
 
 @pytest.mark.slow
 def test_dinov2_gives_the_features_of_its_runtime(graph):
-    """On photographs, at 224 px: its table of 37x37 patches is resampled to 16x16."""
+    """On photographs, at 224 px: its table of 37x37 patches is resampled to 16x16.
+
+    Its heads attend to the patches that they attend to there.
+    """
     onnxruntime = pytest.importorskip("onnxruntime")
     import onnx
     from skimage import data, transform
 
-    graph.graph.output.append(
-        onnx.helper.make_tensor_value_info(LAST, onnx.TensorProto.FLOAT, None)
-    )
+    for name in (LAST, WEIGHTS):
+        graph.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     photos = [data.astronaut(), data.coffee(), data.chelsea()]
     photos = [transform.resize(x, (224, 224), anti_aliasing=True) for x in photos]
     encoder = vit_ssl_jax.load(read_state(graph), size=(224, 224))
     images = np.asarray(encoder.normalize(np.float32(photos)))
     given = {"input_image": np.moveaxis(images, -1, 1)}
-    (theirs,) = session.run([LAST], given)
+    theirs, weights = session.run([LAST, WEIGHTS], given)
     ours = encoder.module.apply({"params": encoder.params}, images, False)
     assert theirs.shape == (3, 257, 384)
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
     classes = np.asarray(ours)[:, 0]
     assert np.abs(classes[0] - classes[1]).mean() > 0.1  # photographs are told apart
+    rows = np.zeros(weights.shape, np.float32)
+    parts = encoder.module, encoder.params, images, lambda _, weights: weights, rows
+    _, ours = attention.walk(*parts, layer=11)
+    np.testing.assert_allclose(ours, weights, atol=1e-5)

@@ -244,7 +244,7 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
     if low >= 0 and high <= 1 and not whole:
         pixels = 255 * pixels
     elif low < 0 or high > 65535 or (high > 255 and not whole):
-        pixels = 255 * (pixels - low) / max(high - low, np.finfo(float).tiny)
+        pixels = 255 * ((pixels / 2 - low / 2) / max(high / 2 - low / 2, 1e-300))
     elif high > 255:
         pixels = pixels // 256
     return np.uint8(np.round(pixels))
