@@ -47,7 +47,10 @@ def test_names_of_hosts():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("h1000:8", "'h1000:8' is no topology.*cards .rtx4090, a6000, a100-40, a100-80, h100"),
+        (
+            "h1000:8",
+            "'h1000:8' is no topology.*cards .rtx4090, a6000, a100-40, a100-80, h100",
+        ),
         ("h100", "'h100' is no topology"),
         ("h100:0", "'h100:0': h100 has one number of cards a host, at least 1"),
         ("0*h100:8", "at least 1"),

@@ -10,7 +10,7 @@ from jax.experimental import topologies as jax_topologies
 
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.host import GPU_MEMORY
-from vit_ssl_jax.plan import gpu_compiler
+from vit_ssl_jax.plan.gpu_compiler import CUDNN, check_plugin, tell_cudnn
 
 # XLA's own matmuls can't choose their tiles without a card: cuBLAS does them all.
 OPTIONS = {"xla_gpu_enable_triton_gemm": False}
@@ -147,8 +147,8 @@ def get_devices(card, hosts, each):
 
     Raises UserError where the compiler for GPUs isn't installed or isn't jax's own.
     """
-    gpu_compiler.check_plugin()
-    gpu_compiler.tell_cudnn()
+    check_plugin()
+    tell_cudnn()
     try:
         topology = jax_topologies.get_topology_desc(
             topology_name="",
@@ -166,7 +166,7 @@ def get_devices(card, hosts, each):
 def target(card):
     """What the compiler is told of a card: text of a GpuTargetConfigProto."""
     major, minor = card.capability.split(".")
-    version = ".".join(map(str, gpu_compiler.CUDNN))
+    version = ".".join(map(str, CUDNN))
     numbers = dict(
         threads_per_block_limit=1024,
         threads_per_warp=32,
@@ -201,9 +201,7 @@ def target(card):
         f"  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: "
         f"{card.extension} }}"
     )
-    dnn = " ".join(
-        f"{k}: {v}" for k, v in zip(("major", "minor", "patch"), gpu_compiler.CUDNN)
-    )
+    dnn = " ".join(f"{k}: {v}" for k, v in zip(("major", "minor", "patch"), CUDNN))
     return "\n".join(
         [
             "gpu_device_info {",
