@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vit_ssl_jax import arguments, command
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 
 FORMS = (".npz", ".parquet", ".npy")
 PART = 1024  # images of a part that is saved
@@ -66,7 +66,7 @@ def write_features(
     write(out, features, names)
     shutil.rmtree(folder)
     for i in broken[:10]:
-        say(f"left out, for it can't be read: {source.where(i)}")
+        say(printable(f"left out, for it can't be read: {source.where(i)}"))
     if len(broken) > 10:
         say(f"and {len(broken) - 10} more")
     say(f"{out}: {len(files):,} images, features {list(features.shape[1:])} float32")

@@ -9,7 +9,7 @@ import json
 import os
 
 from vit_ssl_jax import arguments, command
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import UserError, printable
 
 
 def predict(checkpoint, images, out, *, batch_size=64, say=print):
@@ -51,7 +51,7 @@ def predict(checkpoint, images, out, *, batch_size=64, say=print):
             bar.update(len(batch[0]))
     new.replace(out)
     for path in broken[:10]:
-        say(f"left out, for it can't be read: {path}")
+        say(printable(f"left out, for it can't be read: {path}"))
     say(f"{out}: {count:,} images, {len(names)} classes, {len(broken)} left out")
     return count
 
