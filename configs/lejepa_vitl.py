@@ -116,6 +116,8 @@ def get_config():
     config.mesh = dict(data=-1, fsdp=-1, tensor=1)
     config.online = dict(share=0.02, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=512, policy="warn")
+    # 5 times in all, a pass of 8 images each: next to nothing. 0: at the end alone
+    config.pictures = dict(every_epochs=25.0, count=8, split="")
     config.evals = dict(
         knn=dict(
             every_epochs=10.0,

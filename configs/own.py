@@ -241,6 +241,8 @@ def get_config(choice="mae"):
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=64, policy="warn")
+    # At both ends and so often between. 0: at the end alone
+    config.pictures = dict(every_epochs=25.0, count=8, split="")
     config.evals = dict(
         pretext=dict(every_epochs=0.0, split="test"),
         knn=dict(

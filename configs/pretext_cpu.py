@@ -226,6 +226,7 @@ def get_config(method="mae"):
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=512, policy="warn")
+    config.pictures = dict(every_epochs=0.0, count=8, split="")  # 0: at the end alone
     config.evals = dict(
         pretext=dict(every_epochs=0.0, split="test[:2000]"),
         knn=dict(

@@ -27,6 +27,7 @@ SMALL = {
     "checkpoint_every": 20,
     "summary": False,
     "health.every": 0,
+    "pictures.every_epochs": 0.0,
     "evals.knn.every_epochs": -1.0,
     "evals.linear.every_epochs": -1.0,
 }

@@ -6,6 +6,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from tests import runs
 from tests.test_imports import FILES, name
@@ -18,6 +19,7 @@ TINY = {
     "vit.variant": "1x16x2/8",
     "method.decoder_width": 16,
     "health.every": 0,
+    "pictures.every_epochs": 0.0,
     "evals.linear.every_epochs": -1.0,
 }
 FLAGS = {"command.py", "main.py", "__main__.py", "matrix.py"}  # the commands
@@ -72,18 +74,36 @@ def test_it_goes_on_only_with_its_data(trained):
 
 def test_pictures_of_a_run(trained, data):
     rows = in_thread(pictures.draw, trained[0], "test", data=data, count=3)
-    assert set(rows) == {"masked", "reconstruction"}
+    assert [*rows][:2] == ["original", "masked"] and len(rows) > 4
     for row in rows.values():
-        assert row.shape == (32, 3 * 34 - 2, 3) and row.dtype == np.uint8
-        assert (row[:, 32:34] == 255).all()
+        assert row.shape == (96, 3 * 98 - 2, 3) and row.dtype == np.uint8
+        assert (row[:, 96:98] == 255).all()
     sheet = pictures.sheet(rows)
-    assert sheet.size == (3 * 100, 2 * (3 * 32 + 16))
-    shown = np.asarray(sheet)[14:110:3, ::3]
-    np.testing.assert_array_equal(shown, rows["masked"])
+    assert sheet.size == (3 * 98 - 2, len(rows) * (96 + 16))
+    np.testing.assert_array_equal(np.asarray(sheet)[14:110], rows["original"])
     again = pictures.draw(trained[0] / "checkpoints" / "4", "test", data=data, count=3)
     other = pictures.draw(trained[0], "test", data=data, count=3, seed=1)
     np.testing.assert_array_equal(again["masked"], rows["masked"])
     assert (other["masked"] != rows["masked"]).any()
+
+
+def test_pictures_of_images_at_hand(trained, tmp_path):
+    """A list, and the folder of the same images, in the order of their names."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(3)]
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    rows = pictures.draw(trained[0], images=[images[0], tmp_path / "1.png", images[2]])
+    same = pictures.draw(trained[0], images=tmp_path, count=3)
+    for word, row in rows.items():
+        np.testing.assert_array_equal(same[word], row)
+    for i, image in enumerate(images):
+        shown = rows["original"][::3, 98 * i : 98 * i + 96 : 3]
+        np.testing.assert_array_equal(shown, image)
+    with pytest.raises(UserError, match="count=0"):
+        pictures.draw(trained[0], images=images, count=0)
+    with pytest.raises(UserError, match="nothing.png can't be read"):
+        pictures.draw(trained[0], images=[tmp_path / "nothing.png"])
 
 
 def test_pictures_need_the_data_and_a_run(trained, data, tmp_path):

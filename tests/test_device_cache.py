@@ -128,6 +128,7 @@ def spans_of(steps, stop_at=None, start=0, most=64, **due):
         monitor=types.SimpleNamespace(due=due_at("monitor")),
         probe=types.SimpleNamespace(due=due_at("probe")),
         evals=types.SimpleNamespace(due=due_at("evals")),
+        album=types.SimpleNamespace(due=due_at("album")),
         stop_requested=Asked(),
     )
     return list(loop.spans(s, start, most)), heard
@@ -142,6 +143,7 @@ def test_spans_end_where_something_is_due():
         *((2, 10), (2, 12)),
     ]
     assert spans_of(9, start=4, probe=3)[0] == [(1, 5), (1, 6), (3, 9)]
+    assert spans_of(9, album=4)[0] == [(1, 1), (3, 4), (4, 8), (1, 9)]
     assert spans_of(4, start=4)[0] == []
 
 

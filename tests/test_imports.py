@@ -36,8 +36,8 @@ FLOORS = [
     ["weights", "openers"],
     ["pretrained", "train_data"],
     ["monitors", "finished", "remedies", "doctor", "results", "tasks"],
-    ["fit", "report"],
-    ["starting", "pictures", "device_cache"],
+    ["fit", "report", "drawing"],
+    ["starting", "pictures", "album", "device_cache"],
     ["closing", "feeds", "loop"],
     ["train", "judging", "plan", "encoder", "classifier", "exporting"],
     [

@@ -103,9 +103,16 @@ RANGES = {
     "health.every": ("at least 0 (0: never)", lambda x: x >= 0),
     "health.images": ("at least 2", lambda x: x >= 2),
     "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
+    "pictures.every_epochs": MIN_ZERO,
+    "pictures.count": MIN_ONE,
 }
 
-LATER = {"keep_best": "", "track": ""}  # what recipes of before don't say
+LATER = {  # what recipes of before don't say
+    "keep_best": "",
+    "track": "",
+    "pictures.every_epochs": 0.0,
+    "pictures.count": 8,
+}
 
 
 def check_config(config):

@@ -1,49 +1,48 @@
 """The last words of a run: where its encoder is, what it learned, what to do with it."""
 
-import io
 import shlex
 
 import jax
 
-from vit_ssl_jax import partition, pictures
+from vit_ssl_jax import album, drawing
 from vit_ssl_jax.errors import UserError, is_exhausted
 from vit_ssl_jax.workdir.metrics import read_metrics
 
-SHOWN = 8  # images of the picture, or as many as the mesh has ways
+SHOWN = 8  # images of the picture
 
 
 def say_closing(config, run, source, state, *, workdir, say):
     """Says where the encoder is, its first and last loss, and three commands to go on by.
 
-    Saves `pictures.png`, what the method makes of some images. On several processes
-    there is no picture.
+    Where nothing was drawn while it trained (`config.pictures`) it saves `pictures.png`, what
+    the method makes of some images; not on several processes.
     """
     folder = workdir / "checkpoints" / str(int(state.step))
     lines = [f"\nthe encoder is in {folder}"]
     rows = [row["train/loss"] for row in read_metrics(workdir, "train/loss")]
     if len(rows) > 1:
         lines.append(f"loss {rows[0]:.4f} at the start, {rows[-1]:.4f} at the end")
-    if jax.process_count() == 1:
+    if file := album.find(workdir, config, int(state.step)):
+        lines.append(f"what it makes of some images, by step: {file}")
+    elif jax.process_count() == 1:
         lines.append(save_picture(config, run, source, state, workdir))
     lines += ["", "What to run next:", *commands(config, source, workdir)]
     say("\n".join(lines))
 
 
 def save_picture(config, run, source, state, workdir):
-    """Draws the objective on the first images into the workdir; a line about it."""
-    count = partition.fill_ways(SHOWN, run.mesh)
+    """Draws the objective on some images into the workdir; a line about it."""
+    count, names = min(SHOWN, len(source)), source.class_names
     file = workdir / "pictures.png"
     try:
-        batch = pictures.read(source, config.data, count)
-        state = state.replace(opt_state=(), probe={})
-        sheet = pictures.sheet(pictures.draw_state(run, state, batch, config.seed))
+        batch = drawing.read(source, config.data, count, run.size)
+        program = drawing.make_program(run, count)
+        rows = drawing.draw_rows(program, run, state, batch, config.seed, names)
+        file.write_bytes(drawing.png(drawing.sheet(rows)))
     except Exception as error:
-        if not (isinstance(error, UserError) or is_exhausted(error)):
+        if not (isinstance(error, UserError | OSError) or is_exhausted(error)):
             raise
         return f"no picture: {str(error).splitlines()[0]}"
-    content = io.BytesIO()
-    sheet.save(content, "PNG")
-    file.write_bytes(content.getvalue())
     return f"what it makes of {count} images: {file}"
 
 

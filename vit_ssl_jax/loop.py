@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from vit_ssl_jax import build, console, fit, starting
+from vit_ssl_jax import album, build, console, fit, starting
 from vit_ssl_jax.distributed.signals import stop_now
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite
@@ -28,6 +28,7 @@ class Session:
     evals: suite.Suite
     probe: online.Probe
     monitor: health.Monitor
+    album: album.Album
     checkpoints: checkpoint.Checkpoints
     best: best.Best | None  # kept beside them by `config.keep_best`
     log: Writer
@@ -48,6 +49,8 @@ def run_steps(s, state):
     start = int(state.step)
     if s.best and s.best.value is None and start < s.run.steps:
         measure_first(s, state)
+    if start == 0 and s.album.due(start, False):
+        s.album.draw(state, s.log)
     with contextlib.closing(s.open_feed(start)) as feed:
         state, metrics = take_steps(s, state, feed)
     if int(state.step) > start:
@@ -89,6 +92,9 @@ def take_steps(s, state, feed):
             log.say(console.results_line(results))
             if s.best:
                 s.best.offer(state, results)
+            meter = Meter(done)
+        if s.album.due(done, last):
+            s.album.draw(state, log)
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
             health.check_finite(jax.device_get(metrics["train/loss"]), done)
@@ -133,6 +139,7 @@ def is_due(s, done):
         or s.monitor.due(done)
         or s.probe.due(done)
         or bool(s.evals.due(done, last))
+        or s.album.due(done, last)
         or last
     )
 

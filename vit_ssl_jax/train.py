@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import vit_ssl_jax
 from vit_ssl_jax import (
+    album,
     arguments,
     build,
     console,
@@ -71,14 +72,11 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
     lines += about + kept
     cache.use_cache()
     run = once.check_kernels(config, build.make_run(config), console.say)
-    evals = suite.Suite(
-        config,
-        run,
-        labelled=source.num_classes > 0,
-        say=lines.append,
-        open_source=open_source,
-    )
+    opening = dict(say=lines.append, open_source=open_source)
+    evals = suite.Suite(config, run, labelled=source.num_classes > 0, **opening)
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
+    pictures = album.Album(config, run, source, open_source, workdir)
+    lines += pictures.lines
     run, open_feed = feeds.choose(config, run, source, loaded)
     console.introduce(config, run, dict.fromkeys([*lines, probe.line]))
     begin = starting.begin(config, run, probe, evals.names, workdir)
@@ -86,6 +84,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
     done = start == run.steps
     changed = folder.write_config(config, workdir, vit_ssl_jax.__version__, done)
     changed += train_data.write_card(None if done else card, workdir)
+    pictures.cut_back(start)
     log = Writer(workdir, start=start, steps=run.steps, config=config)
     with contextlib.closing(log), fit.explained(config, run, ready):
         console.say_start(run, start, begin.notes, changed)
@@ -99,6 +98,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
             evals=evals,
             probe=probe,
             monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
+            album=pictures,
             checkpoints=checkpoints,
             best=begin.best,
             log=log,

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import runs
 from tests.runs import free_port
@@ -59,8 +60,9 @@ def test_two_processes_are_one_run_which_one_continues(tmp_path):
 
 @pytest.mark.slow  # ~ 25 s
 def test_two_processes_have_a_set_on_their_devices(tmp_path):
-    """In spans of steps, with the losses of one process with all devices."""
+    """In spans of steps, with the losses and pictures of one process with all devices."""
     changes = dict(steps=20, data__device_cache=True, log_every=4)
+    changes |= dict(pictures__every_epochs=10 / 64, pictures__count=3)
     port = free_port()
     both = [start(tmp_path / "two", i, port, **changes) for i in range(2)]
     both.append(runs.command(tmp_path / "one", devices=4, **changes))
@@ -69,6 +71,11 @@ def test_two_processes_have_a_set_on_their_devices(tmp_path):
     ours, theirs = losses(tmp_path / "two"), losses(tmp_path / "one")
     assert len(ours) == 5
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for step in (0, 10, 20):
+        file = f"pictures/{step}/mae.png"
+        ours, theirs = (Image.open(tmp_path / n / file) for n in ("two", "one"))
+        apart = np.asarray(ours, np.int32) - np.asarray(theirs, np.int32)
+        assert np.abs(apart).max() <= 2, step
 
 
 @pytest.mark.slow  # ~ 15 s

@@ -208,12 +208,19 @@ def test_downstream_encoder_is_the_vit_of_the_model(case):
 
 
 def test_draw_gives_images(case):
-    pictures = case.method.draw(*case.outputs, case.views(jax.random.key(1)))
-    assert pictures
-    for name, image in pictures.items():
-        assert image.shape == case.batch["image"].shape, name
-        assert image.dtype == jnp.float32, name
-        assert np.all((image >= 0) & (image <= 1))
+    views = case.views(jax.random.key(1))
+    pictures = case.method.draw(*case.outputs, views)
+    more = case.method.draw_more(case.state.params, case.state.ema, views)
+    assert pictures and not set(pictures) & set(more)
+    for name, rows in (pictures | more).items():
+        assert len(rows) == 4, name
+        if rows.ndim == 1:
+            assert rows.dtype in (jnp.int32, jnp.float32), name
+            continue
+        assert rows.shape[1] % case.batch["image"].shape[1] == 0, name
+        assert rows.shape[1] == rows.shape[2] and rows.shape[3] == 3, name
+        assert rows.dtype == jnp.float32, name
+        assert np.all((rows >= 0) & (rows <= 1)), name
 
 
 @pytest.mark.parametrize("extras", [{"posemb": "rope"}, {}])

@@ -230,10 +230,12 @@ def test_a_perfect_prediction_is_drawn_as_the_image(regression, batch):
     views = regression.make_views(KEY, batch)
     targets = regression.make_targets({}, views, 0)
     out = regression.draw(targets["ab"] / 110, targets, views)
-    np.testing.assert_allclose(out["predicted"], batch["image"], atol=1e-3)
-    np.testing.assert_allclose(out["true"], batch["image"], atol=1e-3)
+    np.testing.assert_allclose(out["predicted colours"], batch["image"], atol=1e-3)
+    np.testing.assert_allclose(
+        out["true colours of the cells"], batch["image"], atol=1e-3
+    )
     lightness = color.rgb2lab(np.float64(batch["image"]))[..., 0]
-    values = color.rgb2lab(np.float64(out["grey"]))
+    values = color.rgb2lab(np.float64(out["lightness, all that is seen"]))
     np.testing.assert_allclose(values[..., 0], lightness, atol=1e-2)
     assert np.abs(values[..., 1:]).max() < 0.1
 
@@ -243,7 +245,7 @@ def test_the_likeliest_bin_is_drawn(method):
     targets = method.make_targets(method.init_ema({}), views, 0)
     out = method.draw(50 * jax.nn.one_hot(targets["ids"][..., 0], 261), targets, views)
     expected = lab_images(60, (30, 20))["image"]
-    np.testing.assert_allclose(out["predicted"], expected, atol=1e-3)
+    np.testing.assert_allclose(out["predicted colours"], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from vit_ssl_jax.models import vit
 from vit_ssl_jax.ops import masks, patches
 
 VIT = {"variant": "2x16x2/8", "cls": True}
+PASTED = "prediction pasted in"
 DECODER = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 
 
@@ -213,7 +214,10 @@ def test_a_perfect_prediction_is_drawn_as_the_image(tiny, norm_pixels):
     views = method.make_views(jax.random.key(0), batch)
     targets = method.make_targets({}, views, 0)
     drawn = method.draw(targets, targets, views)
-    np.testing.assert_allclose(drawn["reconstruction"], batch["image"], atol=2e-3)
+    told = mae.GIVEN * norm_pixels  # what a prediction was helped by
+    names = ["masked", f"prediction{told}", f"prediction pasted in{told}"]
+    assert list(drawn) == names
+    np.testing.assert_allclose(drawn[names[2]], batch["image"], atol=2e-3)
     # Hidden patches are grey in the other one, visible ones are those of the image.
     cells = {k: patches.patchify(v, 4) for k, v in drawn.items()}
     ids = views["keep"], views["hide"]
@@ -222,3 +226,32 @@ def test_a_perfect_prediction_is_drawn_as_the_image(tiny, norm_pixels):
     np.testing.assert_allclose(kept, true, atol=1e-5)
     grey = np.broadcast_to(np.tile(np.float32(tiny.mean), 16), hidden.shape)
     np.testing.assert_allclose(hidden, grey, atol=1e-6)
+    kept, hidden = (patches.take(cells[names[1]], i) for i in ids)
+    np.testing.assert_allclose(kept, grey[:, :1].repeat(kept.shape[1], 1), atol=1e-6)
+    true = patches.take(patches.patchify(batch["image"], 4), ids[1])
+    np.testing.assert_allclose(hidden, true, atol=2e-3)
+
+
+class Knowing:
+    """A model that is told the image, in the place of one that learned."""
+
+    def apply(self, variables, views, train):
+        assert variables == {"params": "weights"} and not train
+        return patches.take(patches.patchify(views["image"], 4), views["hide"])
+
+
+def test_more_is_hidden_than_in_training_as_in_figure_4(tiny):
+    method, batch = tiny.method("mae", norm_pixels=False), tiny.batch(2)
+    views = method.make_views(jax.random.key(0), batch)
+    draw = functools.partial(method.draw_more.func, model=Knowing(), draw=method.draw)
+    drawn = draw("weights", {}, views)
+    names = [f"{r} % hidden: {n}" for r in (85, 95) for n in ("masked", PASTED)]
+    assert list(drawn) == names  # 75 % are those of training
+    grey, before = np.tile(np.float32(tiny.mean), 16), None
+    for share, masked, pasted in ((0.85, *names[:2]), (0.95, *names[2:])):
+        np.testing.assert_allclose(drawn[pasted], batch["image"], atol=1e-5)
+        cells = np.asarray(patches.patchify(drawn[masked], 4))
+        hidden = np.abs(cells - grey).max(-1) < 1e-5
+        assert (hidden.sum(1) == 64 - int(64 * (1 - share))).all()
+        assert before is None or (hidden >= before).all()
+        before = hidden

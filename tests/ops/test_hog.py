@@ -208,3 +208,21 @@ def test_lines_lie_along_edges():
     assert picture.shape == (9, 9) and picture.max() <= 1
     np.testing.assert_array_equal(picture[:, 4], picture.max())
     assert not np.any(picture[:, [0, 1, -2, -1]])
+
+
+@pytest.mark.parametrize("degrees", [10, 50, 90, 130, 170])
+def test_glyphs_of_a_ramp_lie_across_its_gradient(degrees):
+    """Of a wave whose brightness changes along one direction alone, y downwards."""
+    along = np.deg2rad(degrees)
+    y, x = np.mgrid[:32, :32]
+    wave = np.sin(0.7 * (x * np.cos(along) + y * np.sin(along)))
+    image = np.repeat(np.float32(wave)[None, ..., None], 3, -1)
+    picture = np.asarray(hog.render(run(image, bins=9, cell=16, window=0), 33))[0]
+    glyph = picture[:33, :33].mean(-1)
+    dy, dx = np.mgrid[:33, :33] - 16
+    # The axis of the light, by its second moments.
+    turn = 0.5 * np.arctan2(
+        2 * (glyph * dx * dy).sum(), (glyph * (dx**2 - dy**2)).sum()
+    )
+    apart = np.rad2deg(turn) - degrees - 90
+    assert abs((apart + 90) % 180 - 90) < 11  # half a bin, and what spreads

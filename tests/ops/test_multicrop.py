@@ -76,9 +76,14 @@ def test_pictures_show_the_crops(tiny):
     shapes = {"global": (3, 2, 32, 32, 3), "local": (3, 4, 16, 16, 3)}
     crops = {k: jnp.zeros(shape) + i for i, (k, shape) in enumerate(shapes.items())}
     pictures = multicrop.show(crops, (tiny.mean, tiny.std))
-    assert list(pictures) == ["global 1", "global 2", "local 1"]
+    assert list(pictures) == [
+        "global crop 1",
+        "global crop 2",
+        "local crop 1",
+        "local crop 2",
+    ]
     mean, std = np.float32(tiny.mean), np.float32(tiny.std)
-    for name, value in (("global 2", mean), ("local 1", mean + std)):
+    for name, value in (("global crop 2", mean), ("local crop 1", mean + std)):
         assert pictures[name].shape == (3, 32, 32, 3)
         expected = np.broadcast_to(value, (3, 32, 32, 3))
         np.testing.assert_allclose(pictures[name], expected, atol=1e-6)

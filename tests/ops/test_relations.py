@@ -106,3 +106,40 @@ def test_each_image_has_an_order_of_its_own():
     for i in range(2):
         alone = relations.relations(orders[i : i + 1], (2, 2))
         np.testing.assert_array_equal(together[i], alone[0])
+
+
+def shuffled(grid, seed=0):
+    """Orders of three images."""
+    rng = np.random.default_rng(seed)
+    return jnp.asarray([rng.permutation(grid[0] * grid[1]) for _ in range(3)])
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (8, 8), (2, 5), (1, 4)])
+def test_true_relations_put_patches_back(grid):
+    order = shuffled(grid)
+    scores = jax.nn.one_hot(relations.relations(order, grid), 9)
+    np.testing.assert_array_equal(relations.arrange(scores, grid), order)
+    raw = jax.nn.one_hot(relations.relations(order, grid)[..., ::-1, ::-1], 9)
+    assert (np.sort(relations.arrange(raw, grid)) == np.arange(order.shape[1])).all()
+
+
+def test_many_right_relations_outvote_the_wrong_ones():
+    """A quarter of all pairs told at random, and half of the rest only hinted at."""
+    grid, order, rng = (8, 8), shuffled((8, 8)), np.random.default_rng(1)
+    true = np.asarray(relations.relations(order, grid))
+    said = np.where(rng.random(true.shape) < 0.25, rng.integers(0, 9, true.shape), true)
+    scores = 8 * jax.nn.one_hot(said, 9) * rng.choice([0.2, 1], (*said.shape, 1))
+    places = np.asarray(relations.arrange(scores, grid))
+    rows, cols = (
+        np.abs(a - b) for a, b in zip(np.divmod(places, 8), np.divmod(order, 8))
+    )
+    assert (rows + cols).mean() < 1.5  # of 5.25 where nothing is known
+    assert (np.sort(places) == np.arange(64)).all()
+
+
+def test_confusion_counts_answers_by_the_truth():
+    true = jnp.array([[[4, 5], [3, 4]]])
+    said = jnp.array([[[4, 5], [5, 0]]])
+    expected = np.zeros((1, 9, 9))
+    expected[0, 4, [0, 4]], expected[0, 5, 5], expected[0, 3, 5] = 0.5, 1, 1
+    np.testing.assert_allclose(relations.confusion(said, true), expected)

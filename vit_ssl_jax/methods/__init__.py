@@ -33,6 +33,10 @@ class Method:
     every device: a centre, a queue, a histogram. `update_ema` runs after the optimiser,
     once a step, with the new parameters and the targets of all examples in their order,
     accumulation or not.
+
+    Pictures: rows by what to call them, in the order in which they are shown, below the
+    images themselves: images float32 `[B h w 3]` in [0, 1]; classes int32 `[B]`, which
+    become names (-1: none); or shares float32 `[B]`, in per cent.
     """
 
     model: nn.Module  # (views, train) -> outputs; its ViT is always called `encoder`
@@ -42,7 +46,8 @@ class Method:
     init_ema: Callable = lambda params: {}
     update_ema: Callable = lambda ema, params, targets, step: ema
     encoder: Callable = lambda params, ema: params["encoder"]  # for downstream tasks
-    draw: Callable = lambda outputs, targets, views: {}  # name -> images [B H W 3]
+    draw: Callable = lambda outputs, targets, views: {}  # -> pictures
+    draw_more: Callable = lambda params, ema, views: {}  # -> those that a network makes
     # Of a classifier: (params, standardised image [B H W C]) -> logits [B classes].
     logits: Callable | None = None
     # Where a network makes the targets: targets -> its features [... D], whose collapse

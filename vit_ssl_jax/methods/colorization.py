@@ -161,9 +161,9 @@ def update_ema(ema, params, targets, step, *, horizon):
 
 
 def draw(outputs, targets, views, *, grid, cells, mean_std, form, temperature):
-    """`grey`, `predicted` and `true` images `[B H W 3]`: one lightness, chroma of cells.
+    """One lightness without colour, with predicted and with true colours: `[B H W 3]`.
 
-    Chroma is interpolated between the cells' centres.
+    In [0, 1]. Colours are those of cells, interpolated between the cells' centres.
     """
     grey = images.denormalize(views["image"], *mean_std)
 
@@ -173,9 +173,9 @@ def draw(outputs, targets, views, *, grid, cells, mean_std, form, temperature):
         return lab.lab_to_rgb(jnp.concatenate([100.0 * grey[..., :1], ab], -1))
 
     chroma = {
-        "grey": jnp.zeros_like(targets["ab"]),
-        "predicted": to_ab(outputs, form, temperature),
-        "true": targets["ab"],
+        "lightness, all that is seen": jnp.zeros_like(targets["ab"]),
+        "predicted colours": to_ab(outputs, form, temperature),
+        "true colours of the cells": targets["ab"],
     }
     return {name: paint(ab) for name, ab in chroma.items()}
 

@@ -126,12 +126,16 @@ def loss_fn(outputs, targets):
 
 
 def draw(outputs, targets, views, *, size, mean_std):
-    """Tiles where they are predicted and truly lie: `predicted`, `true [B H W C]`.
+    """Tiles where they are predicted and truly lie: `{name: [B H W 3]}` in [0, 1].
 
-    In [0, 1]. Of tiles predicted at one place the surest is drawn; the rest is black.
+    Of tiles predicted at one place the surest is drawn; the rest is black.
     """
     shown = images.denormalize(views["tiles"], *mean_std)
-    scores = {"predicted": outputs, "true": jax.nn.one_hot(targets, SIDE**2 - 1)}
+    true = jax.nn.one_hot(targets, SIDE**2 - 1)
+    scores = {
+        "tiles at their predicted places": outputs,
+        "tiles at their true places": true,
+    }
     height, width = (side // SIDE for side in size)
     spare = height - shown.shape[2], width - shown.shape[3], 0  # of a cell
     pad = [(n // 2, n - n // 2) for n in spare]

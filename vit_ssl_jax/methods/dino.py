@@ -20,7 +20,7 @@ import numpy as np
 
 from vit_ssl_jax.checks import MIN_ONE, MIN_ZERO, POSITIVE, SHARE, one_of, span
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import crops, initial, layers, outputs, vit
+from vit_ssl_jax.models import crops, initial, layers, looking, outputs, vit
 from vit_ssl_jax.models.dense import wide_einsum
 from vit_ssl_jax.ops import multicrop
 
@@ -241,6 +241,9 @@ def make(c, context):
         encoder=lambda params, ema: ema["encoder"],
         features=lambda targets: targets["output"],
         draw=lambda outputs, targets, views: multicrop.show(views, context.mean_std),
+        draw_more=lambda params, ema, views: looking.look(
+            encoder, ema["encoder"], views["global"][:, 0], c.pool, "global crop 1"
+        ),
         crops=True,
         frozen=tuple((("head", name), frozen) for name in ("prototypes", "gain")),
     )

@@ -17,7 +17,7 @@ from vit_ssl_jax.checks import MIN_ONE, POSITIVE, SHARE, one_of, span
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
-from vit_ssl_jax.ops import images, masks, multiblock, patches
+from vit_ssl_jax.ops import images, masks, multiblock, patches, prediction_map
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,16 +141,12 @@ def mask_metrics(targets, num_contexts):
 
 
 def draw(outputs, targets, views, *, grid, patch, mean_std):
-    """`image`, its `context` and `target` with all else dark: `[B H W C]` in [0, 1]."""
-    del outputs, targets  # features, of which there is no picture
+    """Context and targets, all else dark, and how well targets are predicted.
+
+    `{name: [B H W 3]}` in [0, 1], see `prediction_map.show`.
+    """
     image = images.denormalize(views["image"], *mean_std)
-    b, pictures = len(image), {"image": image}
-    for name in ("context", "target"):
-        ids, valid = (views[n].reshape(b, -1) for n in (name, f"{name}_valid"))
-        none = jnp.zeros((b, grid[0] * grid[1]), bool)
-        seen = none.at[jnp.arange(b)[:, None], ids].max(valid)
-        pictures[name] = patches.darken(image, seen, patch, grid)
-    return pictures
+    return prediction_map.show(image, outputs, targets, views, grid=grid, patch=patch)
 
 
 def momentum(step, *, start, end, steps):

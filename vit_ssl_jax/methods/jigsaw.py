@@ -109,13 +109,15 @@ def loss_fn(outputs, targets):
 
 
 def draw(outputs, targets, views, *, grid, table, mean_std):
-    """`shuffled`, and put back as predicted and truly: `[B H W C]` in [0, 1]."""
+    """Shuffled tiles, and put back as predicted and truly: `[B H W 3]` in [0, 1]."""
     shuffled = images.denormalize(views["image"], *mean_std)
     cells = tiles.cut_cells(shuffled, grid)
     back = jnp.argsort(jnp.asarray(table), axis=1)  # tile j is at place back[j]
     rows = {"predicted": outputs.argmax(-1), "true": targets}
-    return {"shuffled": shuffled} | {
-        name: tiles.join_cells(tiles.take_tiles(cells, back[row]), grid)
+    return {"shuffled tiles": shuffled} | {
+        f"put back by the {name} permutation": tiles.join_cells(
+            tiles.take_tiles(cells, back[row]), grid
+        )
         for name, row in rows.items()
     }
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from vit_ssl_jax.checks import MIN_ONE, MIN_ZERO, POSITIVE, SHARE, one_of, span
 from vit_ssl_jax.methods import Method
-from vit_ssl_jax.models import crops, vit
+from vit_ssl_jax.models import crops, looking, vit
 from vit_ssl_jax.models.dense import wide_einsum
 from vit_ssl_jax.models.projector import Projector
 from vit_ssl_jax.ops import multicrop
@@ -163,6 +163,9 @@ def make(c, context):
         make_targets=make_targets,
         loss_fn=functools.partial(loss_fn, weight=c.weight, slices=c.slices, **numbers),
         draw=lambda outputs, targets, views: multicrop.show(views, context.mean_std),
+        draw_more=lambda params, ema, views: looking.look(
+            encoder, params["encoder"], views["global"][:, 0], c.pool, "global crop 1"
+        ),
         batch_loss=True,
         crops=True,
     )

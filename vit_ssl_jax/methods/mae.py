@@ -16,6 +16,9 @@ from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import decoder, vit
 from vit_ssl_jax.ops import images, masks, patches
 
+RATIOS = (0.75, 0.85, 0.95)  # of the paper's figure 4
+GIVEN = ", each patch with the mean and deviation of its true pixels"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -85,24 +88,49 @@ def loss_fn(outputs, targets):
 
 
 def draw(outputs, targets, views, *, grid, patch, mean_std, norm_pixels):
-    """`masked` and `reconstruction` images `[B H W C]` in [0, 1].
+    """Images masked, what is predicted, and that pasted in: `{name: [B H W 3]}` in [0, 1].
 
-    With `norm_pixels` a patch is drawn with the mean and deviation of its true pixels,
-    which the model didn't predict.
+    Where nothing is seen or predicted, the mean colour is. With `norm_pixels` a patch is
+    drawn with the mean and deviation of its true pixels, which the model didn't predict:
+    the name says so.
     """
     del targets
-    cells = patches.patchify(views["image"], patch)
+    cells, told = patches.patchify(views["image"], patch), ""
     if norm_pixels:
         hidden = patches.take(cells, views["hide"])
         std = jnp.sqrt(hidden.var(-1, ddof=1, keepdims=True) + 1e-6)
-        outputs = outputs * std + hidden.mean(-1, keepdims=True)
+        outputs, told = outputs * std + hidden.mean(-1, keepdims=True), GIVEN
     rows = jnp.arange(len(cells))[:, None]
-    out = {"masked": jnp.zeros_like(outputs), "reconstruction": outputs}
-    filled = {k: cells.at[rows, views["hide"]].set(v) for k, v in out.items()}
+
+    def put(cells, values):
+        x = patches.unpatchify(cells.at[rows, views["hide"]].set(values), patch, grid)
+        return images.denormalize(x, *mean_std)
+
     return {
-        name: images.denormalize(patches.unpatchify(x, patch, grid), *mean_std)
-        for name, x in filled.items()
+        "masked": put(cells, 0.0),
+        f"prediction{told}": put(jnp.zeros_like(cells), outputs),
+        f"prediction pasted in{told}": put(cells, outputs),
     }
+
+
+def draw_more(params, ema, views, *, model, draw):
+    """The same with more hidden than in training, as in the paper's figure 4.
+
+    What is hidden at one ratio is hidden at the next.
+    """
+    del ema
+    trained = views["keep"].shape[1]
+    order, more = jnp.concatenate([views["keep"], views["hide"]], axis=1), {}
+    for ratio in RATIOS:
+        kept = kept_tokens(order.shape[1], ratio)
+        if kept in (0, trained):
+            continue
+        others = {**views, "keep": order[:, :kept], "hide": order[:, kept:]}
+        outputs = model.apply({"params": params}, others, False)
+        masked, _, pasted = draw(outputs, None, others).items()
+        for name, picture in (masked, pasted):
+            more[f"{100 * ratio:.0f} % hidden: {name}"] = picture
+    return more
 
 
 def check(c, tokens, kept):
@@ -141,6 +169,8 @@ def make(c, context):
     )
 
     numbers = dict(patch=encoder.patch, norm_pixels=c.norm_pixels)
+    bound = dict(grid=encoder.grid, mean_std=context.mean_std, **numbers)
+    draws = functools.partial(draw, **bound)
     return Method(
         model=model,
         make_views=functools.partial(
@@ -148,7 +178,6 @@ def make(c, context):
         ),
         make_targets=functools.partial(make_targets, **numbers),
         loss_fn=loss_fn,
-        draw=functools.partial(
-            draw, grid=encoder.grid, mean_std=context.mean_std, **numbers
-        ),
+        draw=draws,
+        draw_more=functools.partial(draw_more, model=model.clone(), draw=draws),
     )

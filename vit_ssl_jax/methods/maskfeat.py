@@ -16,6 +16,8 @@ from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import layers, vit
 from vit_ssl_jax.ops import blockwise, hog, images, patches
 
+GLYPH = 8  # pixels that a cell's lines are drawn in, at least
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -93,18 +95,24 @@ def loss_fn(outputs, targets):
 
 
 def draw(outputs, targets, views, *, grid, patch, mean_std, bins, cell, per_side):
-    """`masked` image, and `target` and `prediction` as lines: `[B H W C]` in [0, 1].
+    """The masked image, and histograms as lines, true and predicted: `[B h w 3]` in [0, 1].
 
-    A line lies along an edge and is as bright as its bin.
+    A line lies along an edge and is as bright as its bin, a colour a channel. Of visible
+    patches, which aren't trained on, nothing is predicted. Small cells are enlarged.
     """
-    pixels = patches.patchify(views["image"], patch)
-    visible = jnp.where(views["hide"][..., None], 0.0, pixels)
-    masked = patches.unpatchify(visible, patch, grid)
-    pictures = {"masked": images.denormalize(masked, *mean_std)}
-    for name, vectors in (("target", targets["hog"]), ("prediction", outputs)):
-        cells = hog.from_patches(vectors, grid, bins, per_side)
-        pictures[name] = hog.render(cells, cell)
-    return pictures
+    pixels, hide = patches.patchify(views["image"], patch), views["hide"][..., None]
+    masked = patches.unpatchify(jnp.where(hide, 0.0, pixels), patch, grid)
+    side, true = cell * -(-GLYPH // cell), targets["hog"]
+
+    def render(vectors):
+        return hog.render(hog.from_patches(vectors, grid, bins, per_side), side)
+
+    return {
+        "masked": images.denormalize(masked, *mean_std),
+        "HOG of all patches, true": render(true),
+        "HOG of the hidden patches, true": render(jnp.where(hide, true, 0.0)),
+        "HOG of the hidden patches, predicted": render(jnp.where(hide, outputs, 0.0)),
+    }
 
 
 def check_targets(c, encoder):

@@ -18,7 +18,7 @@ from vit_ssl_jax.checks import BELOW_ONE, MIN_ZERO, one_of
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.models import initial, layers, outputs, vit
-from vit_ssl_jax.ops import images, jitter, megapatch, patches, relations, tiles
+from vit_ssl_jax.ops import arrangement, images, jitter, megapatch, patches, relations
 
 TASKS = ("relations", "distances", "angles", "positions", "labels")
 
@@ -155,18 +155,16 @@ def loss_fn(outputs, targets, *, weights, smoothing):
 
 
 def draw(outputs, targets, views, *, grid, patch, mean_std):
-    """What is `seen`, patches at `true` and `predicted` places: `[B h w C]` in [0, 1].
-
-    Of patches at one place the surest is drawn; a place without one is black.
-    """
-    del targets
-    seen = images.denormalize(views["image"], *mean_std)
-    cells = patches.patchify(seen, patch)
-    scores = {"true": jax.nn.one_hot(views["order"], cells.shape[1])}
-    scores |= {"predicted": outputs["positions"]} if "positions" in outputs else {}
-    placed = {name: tiles.place_tiles(cells, x) for name, x in scores.items()}
-    placed = {name: patches.unpatchify(x, patch, grid) for name, x in placed.items()}
-    return {"seen": seen} | placed
+    """Patches put where they are said to be, and pairs as maps: see `arrangement.show`."""
+    seen, how = (
+        images.denormalize(views["image"], *mean_std),
+        dict(grid=grid, patch=patch),
+    )
+    rows = arrangement.show(seen, outputs, targets, views["order"], **how)
+    if "labels" in outputs:
+        rows["true class"] = targets["labels"]
+        rows["predicted class"] = outputs["labels"].argmax(-1).astype(jnp.int32)
+    return rows
 
 
 def check(c, encoder, num_classes):

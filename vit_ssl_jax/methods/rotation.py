@@ -91,15 +91,18 @@ def loss_fn(outputs, targets):
 
 
 def draw(outputs, targets, views, *, mean_std):
-    """`turned`, and turned back as predicted and truly: `[B S S C]` in [0, 1].
+    """Turned images, and turned back as predicted and truly: `[B S S 3]` in [0, 1].
 
     Of an image in several turns one is drawn, another one from image to image.
     """
     rows = jnp.arange(len(targets))
     one = rows, rows % targets.shape[1]
     seen = images.denormalize(views["image"][one], *mean_std)
-    turns = {"turned": 0 * rows, "predicted": -outputs[one].argmax(-1) % 4}
-    turns["true"] = -targets[one] % 4
+    turns = {
+        "turned": 0 * rows,
+        "turned back as predicted": -outputs[one].argmax(-1) % 4,
+        "turned back truly": -targets[one] % 4,
+    }
     return {name: turn(seen, n[:, None])[:, 0] for name, n in turns.items()}
 
 

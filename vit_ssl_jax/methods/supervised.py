@@ -139,10 +139,20 @@ def loss_fn(outputs, targets, *, loss):
     return value, {"top1": right.mean()}
 
 
-def draw(outputs, targets, views, *, mean_std):
-    """`augmented`: what is classified, `[B H W C]` in [0, 1]."""
-    del outputs, targets
-    return {"augmented": images.denormalize(views["image"], *mean_std)}
+def draw(outputs, targets, views, *, mean_std, loss):
+    """What is classified, its class, and the one that is predicted, with its probability.
+
+    Images `[B H W 3]` in [0, 1], classes and probabilities `[B]`. Of a mixed image the true
+    class is that of the larger part.
+    """
+    squash = jax.nn.sigmoid if loss == "sigmoid" else jax.nn.softmax
+    known, true = views["label"] >= 0, targets.argmax(-1)
+    return {
+        "as it is classified": images.denormalize(views["image"], *mean_std),
+        "true class": jnp.where(known, true, -1).astype(jnp.int32),
+        "predicted class": outputs.argmax(-1).astype(jnp.int32),
+        "its probability": squash(outputs).max(-1),
+    }
 
 
 def update_ema(ema, params, targets, step, *, decay):
@@ -191,7 +201,7 @@ def make(c, context):
             label_smoothing=c.label_smoothing,
         ),
         loss_fn=functools.partial(loss_fn, loss=c.loss),
-        draw=functools.partial(draw, mean_std=context.mean_std),
+        draw=functools.partial(draw, mean_std=context.mean_std, loss=c.loss),
         logits=lambda params, image: model.apply(
             {"params": params}, {"image": image}, False
         ),

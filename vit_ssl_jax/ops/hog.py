@@ -110,12 +110,16 @@ def from_patches(vectors, grid, bins, per_side):
 def render(cells, cell):
     """A picture: every bin a line along its edge: `[B C bins R Q] -> [B H W C]`.
 
-    Lines are as bright as their votes; the result is clipped to [0, 1].
+    Lines are as bright as their votes, where they cross as the brightest; the result is
+    clipped to [0, 1].
     """
     b, c, bins, rows, cols = cells.shape
     angles = ((np.arange(bins) + 0.5) * (np.pi / bins)).reshape(-1, 1, 1)
     y, x = np.mgrid[:cell, :cell] - (cell - 1) / 2
     across = np.abs(x * np.sin(angles) + y * np.cos(angles))  # to the line, pixels
     lines = np.float32(np.clip(1.0 - across, 0.0, 1.0))
-    picture = jnp.einsum("bckrq,kyx->bryqxc", cells, lines)
+    picture = 0.0
+    for k, line in enumerate(lines):
+        drawn = jnp.einsum("bcrq,yx->bryqxc", cells[:, :, k], line, precision="highest")
+        picture = jnp.maximum(picture, drawn)
     return jnp.clip(picture.reshape(b, rows * cell, cols * cell, c), 0.0, 1.0)

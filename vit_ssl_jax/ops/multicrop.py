@@ -12,6 +12,7 @@ RATIO = (3 / 4, 4 / 3)  # of a crop's width / height
 COLOURS = dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 JITTERED, GREYED = 0.8, 0.2  # probabilities
 SIGMA = (0.1, 2.0)  # of the blur, pixels
+LOCAL = 2  # local crops that are shown
 TAPS = 13  # of its kernel, three of the largest deviations to each side
 
 
@@ -66,13 +67,17 @@ def augment(key, image, *, size, scale, blur, solarize, interpolation):
 
 
 def show(views, mean_std):
-    """Pictures of crops: every global one and the first local, `[B H W 3]` in [0, 1].
+    """Pictures of crops: every global and the first local ones, `[B H W 3]` in [0, 1].
 
     `views` has standardised crops `global [B V H W 3]` and perhaps `local [B V h w 3]`,
-    which is enlarged.
+    which are enlarged.
     """
-    crops = {f"global {i + 1}": x for i, x in enumerate(views["global"].swapaxes(0, 1))}
-    shape = crops["global 1"].shape
+    crops = {
+        f"global crop {i + 1}": x for i, x in enumerate(views["global"].swapaxes(0, 1))
+    }
+    shape = crops["global crop 1"].shape
     if "local" in views:
-        crops["local 1"] = jax.image.resize(views["local"][:, 0], shape, "bilinear")
+        for i in range(min(LOCAL, views["local"].shape[1])):
+            small = views["local"][:, i]
+            crops[f"local crop {i + 1}"] = jax.image.resize(small, shape, "bilinear")
     return {name: images.denormalize(x, *mean_std) for name, x in crops.items()}

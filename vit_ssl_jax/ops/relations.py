@@ -6,6 +6,7 @@ columns), square or not. Entry (i, j) of a pair label is what token i is to toke
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 RELATIONS = 9  # up-left, up, up-right, left, itself, right, down-left, down, down-right
@@ -52,3 +53,32 @@ def angles(order, grid):
     angle = 2.0 * jnp.arcsin(jnp.sqrt(versine / 2.0))
     angle = jnp.where(order[:, :, None] == order[:, None, :], 0.0, angle)
     return 2.0 * angle / angle.max(axis=(1, 2), keepdims=True) - 1.0
+
+
+def arrange(scores, grid):
+    """Puts patches where their relations say: logits `[B N N 9] -> [B N]` int32.
+
+    Entry t is the place of token t in raster order; every place is taken once. How many
+    patches a token is expected to lie below, less those above it, sorts the tokens
+    into rows, and the same of left and right sorts a row. True relations give the true places.
+    """
+    b, n = scores.shape[:2]
+    shares = jax.nn.softmax(scores, axis=-1).reshape(b, n, n, 3, 3)
+    rows, cols = shares.sum(-1), shares.sum(-2)  # above, level, below; left, ...
+    below, right = (x[..., 2] - x[..., 0] for x in (rows, cols))  # [B N N]
+    below, right = (x.sum(2) - x.sum(1) for x in (below, right))  # i of j and j of i
+    row = jnp.argsort(jnp.argsort(below, axis=1), axis=1) // grid[1]
+    tokens = jnp.broadcast_to(jnp.arange(n), (b, n))
+    order = jax.lax.sort((row, right, tokens), dimension=1, num_keys=2)[2]
+    return jnp.argsort(order, axis=1).astype(jnp.int32)
+
+
+def confusion(predicted, true):
+    """Shares of the answers by the true relation: `[B N N], [B N N] -> [B 9 9]`.
+
+    Row: what is true, column: what was said. A row sums to 1, or to 0 where a relation
+    doesn't occur.
+    """
+    said, truth = (jax.nn.one_hot(x, RELATIONS) for x in (predicted, true))
+    counts = jnp.einsum("bijt,bijs->bts", truth, said, precision="highest")
+    return counts / jnp.maximum(counts.sum(-1, keepdims=True), 1.0)

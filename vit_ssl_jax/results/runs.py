@@ -15,7 +15,7 @@ FREE = {
     *("seed", "init_from", "log_every", "checkpoint_every", "keep", "keep_best"),
     *("mesh", "accum"),
     *("data.dir", "data.threads", "data.workers", "data.max_broken"),
-    *("data.eval_batch_size", "summary", "track", "evals"),
+    *("data.eval_batch_size", "summary", "track", "pictures", "evals"),
 }
 
 # Metrics that are shares, told in per cent.

@@ -8,14 +8,13 @@ def is_stored(path):
     return "://" in str(path)
 
 
-def replace(file, text):
-    """Writes a file whole or not at all: a kill leaves the old one."""
-    if is_stored(file):
-        file.write_text(text)
-        return
-    new = file.parent / f"{file.name}.new"
-    new.write_text(text)
-    new.replace(file)
+def replace(file, content):
+    """Writes text or bytes whole or not at all: a kill leaves the old file."""
+    new = file if is_stored(file) else file.parent / f"{file.name}.new"
+    write = new.write_bytes if isinstance(content, bytes) else new.write_text
+    write(content)
+    if new is not file:
+        new.replace(file)
 
 
 def parse_row(line):

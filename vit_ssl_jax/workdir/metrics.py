@@ -61,6 +61,11 @@ class Writer:
         if self._tracker:
             self._tracker.log(step, metrics)
 
+    def write_image(self, step, name, pixels):
+        """Puts a picture of a step, uint8 `[h w 3]`, into TensorBoard."""
+        if self._on:
+            self._board.add_image(name, pixels, step, dataformats="HWC")
+
     def say(self, text):
         """Prints a line, above the progress bar where there is one."""
         if self._on:
