@@ -140,6 +140,8 @@ def get_config(method="ijepa"):
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=100, images=512, policy="warn")
+    config.nonfinite = dict(policy="stop", most=10)  # or "skip", up to most in a row
+    config.spike = dict(policy="off", deviations=6.0, most=3)  # of gradient norms
     config.evals = dict(
         knn=dict(
             every_epochs=0.0,

@@ -103,9 +103,25 @@ RANGES = {
     "health.every": ("at least 0 (0: never)", lambda x: x >= 0),
     "health.images": ("at least 2", lambda x: x >= 2),
     "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
+    "nonfinite.policy": ("'stop' or 'skip'", lambda x: x in ("stop", "skip")),
+    "nonfinite.most": MIN_ONE,
+    "spike.policy": (
+        "'off', 'stop' or 'skip'",
+        lambda x: x in ("off", "stop", "skip"),
+    ),
+    "spike.deviations": POSITIVE,
+    "spike.most": MIN_ONE,
 }
 
-LATER = {"keep_best": "", "track": ""}  # what recipes of before don't say
+LATER = {  # what recipes of before don't say
+    "keep_best": "",
+    "track": "",
+    "nonfinite.policy": "stop",
+    "nonfinite.most": 10,
+    "spike.policy": "off",
+    "spike.deviations": 6.0,
+    "spike.most": 3,
+}
 
 
 def check_config(config):

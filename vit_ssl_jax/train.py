@@ -27,7 +27,7 @@ from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.distributed.signals import stop_on_signal
 from vit_ssl_jax.doctor import once
 from vit_ssl_jax.evaluators import suite, summary
-from vit_ssl_jax.monitors import health, online
+from vit_ssl_jax.monitors import finite, health, online
 from vit_ssl_jax.workdir import folder, lock
 from vit_ssl_jax.workdir.metrics import Writer, read_metrics
 from vit_ssl_jax.xla import cache
@@ -71,13 +71,8 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
     lines += about + kept
     cache.use_cache()
     run = once.check_kernels(config, build.make_run(config), console.say)
-    evals = suite.Suite(
-        config,
-        run,
-        labelled=source.num_classes > 0,
-        say=lines.append,
-        open_source=open_source,
-    )
+    given = dict(labelled=source.num_classes > 0, open_source=open_source)
+    evals = suite.Suite(config, run, say=lines.append, **given)
     probe = online.Probe(config, run, functools.partial(build.step_flops, config))
     run, open_feed = feeds.choose(config, run, source, loaded)
     console.introduce(config, run, dict.fromkeys([*lines, probe.line]))
@@ -99,6 +94,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
             evals=evals,
             probe=probe,
             monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
+            watch=finite.Watch(config, workdir, begin, log.say),
             checkpoints=checkpoints,
             best=begin.best,
             log=log,
