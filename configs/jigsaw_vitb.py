@@ -109,6 +109,8 @@ def get_config():
     config.health = dict(every=100, images=512, policy="warn")
     # 5 times in all, a pass of 8 images each: next to nothing. 0: at the end alone
     config.pictures = dict(every_epochs=75.0, count=8, split="")
+    config.nonfinite = dict(policy="stop", most=10)  # or "skip", up to most in a row
+    config.spike = dict(policy="off", deviations=6.0, most=3)  # of gradient norms
     config.evals = dict(
         knn=dict(
             every_epochs=50.0,

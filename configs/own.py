@@ -243,6 +243,8 @@ def get_config(choice="mae"):
     config.health = dict(every=100, images=64, policy="warn")
     # At both ends and so often between. 0: at the end alone
     config.pictures = dict(every_epochs=25.0, count=8, split="")
+    config.nonfinite = dict(policy="stop", most=10)  # or "skip", up to most in a row
+    config.spike = dict(policy="off", deviations=6.0, most=3)  # of gradient norms
     config.evals = dict(
         pretext=dict(every_epochs=0.0, split="test"),
         knn=dict(

@@ -142,6 +142,8 @@ def get_config(method="ijepa"):
     config.health = dict(every=100, images=512, policy="warn")
     # 5 times in all, a pass of 8 images each: next to nothing. 0: at the end alone
     config.pictures = dict(every_epochs=4.0 if mae else 2.5, count=8, split="test")
+    config.nonfinite = dict(policy="stop", most=10)  # or "skip", up to most in a row
+    config.spike = dict(policy="off", deviations=6.0, most=3)  # of gradient norms
     config.evals = dict(
         knn=dict(
             every_epochs=0.0,

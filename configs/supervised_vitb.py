@@ -127,6 +127,8 @@ def get_config(recipe="original"):
     config.online = dict(share=0.0, lr=0.01, queue=4096, k=20, temperature=0.07)
     config.health = dict(every=0, images=512, policy="warn")
     config.pictures = dict(every_epochs=0.0, count=8, split="")  # 0: at the end alone
+    config.nonfinite = dict(policy="stop", most=10)  # or "skip", up to most in a row
+    config.spike = dict(policy="off", deviations=6.0, most=3)  # of gradient norms
     config.evals = dict(
         classify=dict(
             every_epochs=10.0,

@@ -114,7 +114,9 @@ def test_configs_of_a_kind_have_the_same_keys():
             own = ("own", "baselines", "otherwise")  # of some alone, see own.py
             top = tuple(key for key in config if key not in own)
             kinds.setdefault("config", set()).add(top)
-            for group in ("vit", "optim", "data", "online", "health"):
+            for group in (
+                *("vit", "optim", "data", "online", "health", "nonfinite", "spike"),
+            ):
                 if group in config:
                     kinds.setdefault(group, set()).add(tuple(sorted(config[group])))
             for task in config.get("tasks", {}).values():

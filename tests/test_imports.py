@@ -16,7 +16,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 # Arrows point down: a part imports itself and what lies on a lower floor.
 FLOORS = [
     ["errors"],
-    ["recipes", "distributed", "own", "clipping"],
+    ["recipes", "distributed", "own", "clipping", "skipping"],
     ["host"],
     [
         "command",
@@ -29,7 +29,7 @@ FLOORS = [
         "workdir",
         "xla",
     ],
-    ["models"],
+    ["models", "accumulation"],
     ["methods"],
     ["step", "freezing", "data", "interop"],
     ["evaluators", "build", "console", "memory", "tokens"],
@@ -39,7 +39,7 @@ FLOORS = [
     ["fit", "report", "drawing"],
     ["starting", "pictures", "album", "device_cache"],
     ["closing", "feeds", "loop"],
-    ["train", "judging", "plan", "encoder", "classifier", "exporting"],
+    ["train", "judging", "plan", "encoder", "classifier", "exporting", "replay"],
     [
         "main",
         "evaluate",

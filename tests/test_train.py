@@ -193,23 +193,9 @@ def test_fewer_steps_than_done_is_refused(trained):
 
 def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path):
     config = runs.small(steps=50, optim__lr=1e30, log_every=5)
-    with pytest.raises(UserError, match=r"the loss is nan at step \d+.*optim.lr"):
+    with pytest.raises(UserError, match=r"the loss is nan, at step 2;.*optim.lr"):
         train.train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
-
-
-@pytest.mark.slow
-def test_what_is_advised_against_such_a_loss_can_be_done_in_mid_run(tmp_path, capsys):
-    """`health.check_finite` names three cures; a run goes on with them, and without."""
-    for steps, cure in (
-        (1, dict(vit__dtype="bfloat16")),
-        (2, dict(vit__dtype="float32", optim__clip=1.0, optim__lr=1e-4)),
-        (3, dict(vit__dtype="bfloat16")),
-    ):
-        train.train(runs.small(steps=steps, checkpoint_every=1, **cure), tmp_path)
-    said = capsys.readouterr().out
-    assert "starting at step 1" in said and "starting at step 2" in said
-    assert "changed since this run was started: config.optim.clip: 0.0 -> 1.0" in said
 
 
 @pytest.mark.parametrize(

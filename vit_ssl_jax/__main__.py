@@ -36,6 +36,10 @@ COMMANDS = {
         "Reads other code's weights into a workdir, and writes a run's for them.",
         "inspect dinov2_vits14_pretrain.pth",
     ),
+    "replay": (
+        "Makes a step that wasn't finite again, and says where it began.",
+        "runs/quickstart/capsules/step-7.json",
+    ),
     "results": (
         "Collects runs and evaluations into one table.",
         "runs --format=markdown",

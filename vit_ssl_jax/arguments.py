@@ -70,6 +70,15 @@ def check_checkpoint(path):
         )
 
 
+def check_capsule(path):
+    """Raises UserError where a capsule isn't there."""
+    if is_missing(path):
+        raise UserError(
+            f"there is no {path}; a run writes them as WORKDIR/capsules/step-N.json where "
+            "a step isn't taken"
+        )
+
+
 def check_training(config: ConfigDict) -> None:
     """Raises UserError for the config of an evaluation, or a start that isn't given."""
     if "tasks" in config:

@@ -8,7 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import freezing, methods, optim, own, partition, recipes, step
+from vit_ssl_jax import (
+    freezing,
+    methods,
+    optim,
+    own,
+    partition,
+    recipes,
+    skipping,
+    step,
+)
 from vit_ssl_jax.checks import check_config
 from vit_ssl_jax.data import augment
 from vit_ssl_jax.errors import UserError
@@ -126,6 +135,7 @@ def make_run(config, devices=None):
         batch_size=config.batch_size,
         size=model.size,
         accum=config.accum,
+        rules=skipping.read_rules(config),
     )
     return Run(
         **{f.name: getattr(model, f.name) for f in dataclasses.fields(model)},

@@ -105,6 +105,14 @@ RANGES = {
     "health.policy": ("'warn' or 'stop'", lambda x: x in ("warn", "stop")),
     "pictures.every_epochs": MIN_ZERO,
     "pictures.count": MIN_ONE,
+    "nonfinite.policy": ("'stop' or 'skip'", lambda x: x in ("stop", "skip")),
+    "nonfinite.most": MIN_ONE,
+    "spike.policy": (
+        "'off', 'stop' or 'skip'",
+        lambda x: x in ("off", "stop", "skip"),
+    ),
+    "spike.deviations": POSITIVE,
+    "spike.most": MIN_ONE,
 }
 
 LATER = {  # what recipes of before don't say
@@ -112,6 +120,11 @@ LATER = {  # what recipes of before don't say
     "track": "",
     "pictures.every_epochs": 0.0,
     "pictures.count": 8,
+    "nonfinite.policy": "stop",
+    "nonfinite.most": 10,
+    "spike.policy": "off",
+    "spike.deviations": 6.0,
+    "spike.most": 3,
 }
 
 

@@ -11,7 +11,7 @@ from vit_ssl_jax import album, build, console, fit, starting
 from vit_ssl_jax.distributed.signals import stop_now
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite
-from vit_ssl_jax.monitors import health, online
+from vit_ssl_jax.monitors import finite, health, online
 from vit_ssl_jax.workdir import best, checkpoint, lock
 from vit_ssl_jax.workdir.metrics import Meter, Writer
 
@@ -29,6 +29,7 @@ class Session:
     probe: online.Probe
     monitor: health.Monitor
     album: album.Album
+    watch: finite.Watch
     checkpoints: checkpoint.Checkpoints
     best: best.Best | None  # kept beside them by `config.keep_best`
     log: Writer
@@ -52,19 +53,17 @@ def run_steps(s, state):
     if start == 0 and s.album.due(start, False):
         s.album.draw(state, s.log)
     with contextlib.closing(s.open_feed(start)) as feed:
-        state, metrics = take_steps(s, state, feed)
-    if int(state.step) > start:
-        health.check_finite(jax.device_get(metrics["train/loss"]), int(state.step))
+        state = take_steps(s, state, feed)
     if start < s.run.steps:  # and not finished before
         save(s, state)
     return state
 
 
 def take_steps(s, state, feed):
-    """Steps on what `feed` gives as `run_steps` does: the state, the last metrics."""
+    """Steps on what `feed` gives as `run_steps` does; returns the state."""
     config, run, log = s.config, s.run, s.log
     key = starting.make_key(config.seed, run.program)
-    start, metrics = int(state.step), {}
+    start = int(state.step)
     meter = Meter(start)
     for count, done in spans(s, start, feed.most):
         with meter.waiting():
@@ -72,6 +71,7 @@ def take_steps(s, state, feed):
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
         log.advance(count)
         s.checkpoints.check()
+        s.watch.note(done, metrics, batch)
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))
             seconds = s.ready.seconds + meter.seconds()
@@ -91,15 +91,15 @@ def take_steps(s, state, feed):
             log.write(done, results)
             log.say(console.results_line(results))
             if s.best:
+                s.watch.check(state)
                 s.best.offer(state, results)
             meter = Meter(done)
         if s.album.due(done, last):
             s.album.draw(state, log)
             meter = Meter(done)
         if done % config.checkpoint_every == 0:
-            health.check_finite(jax.device_get(metrics["train/loss"]), done)
             save(s, state)
-    return state, metrics
+    return state
 
 
 def measure_first(s, state):
@@ -147,10 +147,12 @@ def is_due(s, done):
 def save(s, state):
     """Begins a checkpoint; the metrics up to its step are in the workdir by then.
 
-    Raises UserError where another process has taken the workdir over.
+    Raises UserError where another process has taken the workdir over, and for a state
+    that isn't finite.
     """
     if s.lock:
         s.lock.check()
+    s.watch.check(state)
     s.log.flush()
     s.checkpoints.save(state, s.clock())
 
@@ -164,14 +166,16 @@ def advance(s, state, fed, key, done):
     with jax.transfer_guard("disallow"):
         state, metrics, *last = s.ready.call(state.replace(probe={}), fed, key)
         (batch,) = last or [fed]  # which a span picks on the devices
-        state = s.probe.after(state.replace(probe=probe), batch, done)
+        taken = metrics.get("skips/taken")
+        state = s.probe.after(state.replace(probe=probe), batch, done, taken)
     return state, metrics, batch
 
 
 def write_metrics(s, state, metrics, meter, done):
     """Writes what the step and the online probes say, and the speed."""
+    s.watch.look()
+    metrics = {k: v for k, v in metrics.items() if not k.startswith("skips/")}
     metrics = jax.device_get(metrics | s.probe.metrics(state, done))
-    health.check_finite(metrics["train/loss"], done)
     metrics |= meter.read(done, s.config.batch_size) | {
         "epoch": done / s.run.steps_per_epoch,
         "examples_seen": done * s.config.batch_size,
@@ -192,7 +196,6 @@ def watch_health(s, state, batch, key, done):
     if alarm:
         s.log.say(f"step {done}: {alarm}")
     if alarm and s.config.health.policy == "stop":
-        health.check_finite(readings["ssl/feature_std"], done)
         save(s, state)
         raise UserError(
             f"stopped at step {done} and saved, for config.health.policy is 'stop': "

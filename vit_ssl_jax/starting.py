@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from vit_ssl_jax import console, fit, partition
+from vit_ssl_jax import console, fit, partition, skipping
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.pretrained import check_encoder, init_encoder
@@ -88,13 +88,13 @@ def make_key(seed, program):
 def first_state(config, run, probe, checkpoints):
     """The state to start from, the run's seconds before it, and what to say about it.
 
-    A checkpoint without online probes, or with ones that aren't wanted any more, fits.
+    A checkpoint without online probes, or with ones that aren't wanted any more, fits;
+    so does one with or without what is remembered of steps left out.
     """
     bare, lines = run.program.state, []
-    likes = [bare.replace(probe=probe.like), bare]
-    if not probe.images:
-        likes.reverse()
-    state, seconds = checkpoints.restore(*likes) or (None, 0.0)
+    likes = find_likes(run, probe)
+    found = checkpoints.restore(*likes, whole=checkpoint.is_finite)
+    state, seconds = found or (None, 0.0)
     resumed = state is not None
     if not resumed:
         state = run.program.init(jax.random.key(config.seed))
@@ -106,6 +106,22 @@ def first_state(config, run, probe, checkpoints):
     elif state.probe and not probe.images:
         state = state.replace(probe={})
         lines.append("online probes: those in the checkpoint are dropped")
+    if bare.skips and not state.skips:
+        fresh = jax.device_get(skipping.fresh())
+        fresh = partition.put(fresh, run.program.replicated)
+        state = state.replace(skips=fresh)
+    elif state.skips and not bare.skips:
+        state = state.replace(skips={})
     if int(state.step) < run.steps:
         checkpoints.try_room(state)
     return state, seconds, lines
+
+
+def find_likes(run, probe):
+    """Shapes of the states that a run can start from, the best first."""
+    bare = run.program.state
+    memory = jax.eval_shape(skipping.fresh)
+    memory = partition.laid_out(memory, run.program.replicated)
+    probes = [probe.like, {}] if probe.images else [{}, probe.like]
+    skips = [memory, {}] if bare.skips else [{}, memory]
+    return [bare.replace(probe=p, skips=m) for m in skips for p in probes]

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_ssl_jax import partition
+from vit_ssl_jax import partition, skipping
+from vit_ssl_jax.accumulation import accumulate
 from vit_ssl_jax.methods import Method
 from vit_ssl_jax.ops import images
 from vit_ssl_jax.optim import Optimizer
@@ -27,6 +28,8 @@ class TrainState:
     ema: Any
     # Of `evaluators.online`, which the step leaves alone; {}: none.
     probe: Any = flax.struct.field(default_factory=dict)
+    # Of `skipping`, {} where no step is left out.
+    skips: Any = flax.struct.field(default_factory=dict)
 
 
 def init_state(key, batch, *, method: Method, optimizer: Optimizer):
@@ -95,39 +98,6 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
     return state, metrics
 
 
-def accumulate(micro_step, views, key, accum):
-    """Means of loss, metrics and gradients over `accum` micro-batches; all targets.
-
-    Micro-batch i holds examples i, i + accum, ..., so that each stays on its device.
-    Targets come back in the order of the examples `[B ...]`; the compiler drops those
-    that nobody looks at.
-    """
-    if accum == 1:
-        return micro_step(views, key)
-
-    def split(x):
-        x = x.reshape(x.shape[0] // accum, accum, *x.shape[1:])
-        return jnp.moveaxis(x, 1, 0)
-
-    def join(x):
-        x = jnp.moveaxis(x, 0, 1)
-        return partition.pin_batch(x.reshape(-1, *x.shape[2:]))
-
-    def body(total, xs):
-        views, i = xs
-        views = jax.tree.map(partition.pin_batch, views)
-        out, grads, targets = micro_step(views, jax.random.fold_in(key, i))
-        total = jax.tree.map(lambda t, x: t + x / accum, total, (out, grads))
-        return total, targets
-
-    views = jax.tree.map(split, views)
-    first = jax.tree.map(lambda x: x[0], views)
-    out, grads, _ = jax.eval_shape(micro_step, first, key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (out, grads))
-    (out, grads), targets = jax.lax.scan(body, zeros, (views, jnp.arange(accum)))
-    return out, grads, jax.tree.map(join, targets)
-
-
 @flax.struct.dataclass
 class Program:
     """The compiled functions of a run and the shapes of its state."""
@@ -152,17 +122,24 @@ def batch_shapes(batch_size, size, sharding):
     }
 
 
-def make_program(method, optimizer, mesh, *, batch_size, size, accum):
-    """Jits `init` and `step` over the mesh, the state sharded and donated."""
+def make_program(method, optimizer, mesh, *, batch_size, size, accum, rules=None):
+    """Jits `init` and `step` over the mesh, the state sharded and donated.
+
+    rules: `skipping.Rules` of the steps that are left out; None: none is.
+    """
     batch = batch_shapes(batch_size, size, partition.batch_sharding(mesh))
     bound = dict(method=method, optimizer=optimizer)
 
     def init(key):
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-        return init_state(key, zeros, **bound)
+        state = init_state(key, zeros, **bound)
+        return state.replace(skips=skipping.fresh()) if rules else state
 
     def step(state, batch, key):
-        return train_step(state, batch, key, accum=accum, **bound)
+        after, metrics = train_step(state, batch, key, accum=accum, **bound)
+        if rules:
+            return skipping.leave_out(rules, state, after, metrics)
+        return after, metrics
 
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(init, key_shape())

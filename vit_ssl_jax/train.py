@@ -28,7 +28,7 @@ from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.distributed.signals import stop_on_signal
 from vit_ssl_jax.doctor import once
 from vit_ssl_jax.evaluators import suite, summary
-from vit_ssl_jax.monitors import health, online
+from vit_ssl_jax.monitors import finite, health, online
 from vit_ssl_jax.workdir import folder, lock
 from vit_ssl_jax.workdir.metrics import Writer, read_metrics
 from vit_ssl_jax.xla import cache
@@ -99,6 +99,7 @@ def run_to_end(config, workdir, stop_requested, data=None, held=None):
             probe=probe,
             monitor=health.Monitor(config, run, read_metrics(workdir, "ssl/")),
             album=pictures,
+            watch=finite.Watch(config, workdir, begin, log.say),
             checkpoints=checkpoints,
             best=begin.best,
             log=log,

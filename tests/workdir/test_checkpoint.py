@@ -51,6 +51,23 @@ def restore(folder, like):
         checkpoints.close()
 
 
+def test_a_poisoned_checkpoint_is_set_aside(tmp_path):
+    """One that was saved before such states were refused; probes may diverge."""
+    bad = make_state(3)
+    bad.params["mlp"]["up"]["bias"] = jnp.full(32, jnp.inf)
+    probed = make_state(2).replace(probe={"head": jnp.full(3, jnp.nan)})
+    assert checkpoint.is_finite(probed) and not checkpoint.is_finite(bad)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for state in (make_state(1), bad):
+        checkpoints.save(state, 10.0)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    state, _ = checkpoints.restore(shapes(bad), whole=checkpoint.is_finite)
+    checkpoints.close()
+    assert equal(state, make_state(1))
+    assert (tmp_path / "damaged-3").is_dir()
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with the checkpoints of steps 1 and 2."""

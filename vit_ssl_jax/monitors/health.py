@@ -2,10 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vit_ssl_jax import partition, step
-from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import vit
 
 # Shares of a number's value at the start, and readings in a row: by experiment, see
@@ -156,13 +154,3 @@ class Monitor:
         metrics["ssl/alarm"] = float(bool(collapse))
         self._history.append(metrics)
         return metrics, collapse if self._stop or not before else ""
-
-
-def check_finite(loss, done):
-    """Raises UserError for a loss that is no number; such a state is never saved."""
-    if not np.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {done}; nothing was saved since the last "
-            "checkpoint. Lower config.optim.lr, set config.optim.clip=1.0 or "
-            "config.vit.dtype=float32, and run the same command to go on from there"
-        )

@@ -86,11 +86,14 @@ class Probe:
         """Whether it looks at the batch of step `done`."""
         return bool(self.images) and done % self.every == 0
 
-    def after(self, state, batch, done):
-        """The train state once the probe, if it is due, has seen step `done`'s batch."""
+    def after(self, state, batch, done, taken=None):
+        """The train state once the probe, if it is due, has seen step `done`'s batch.
+
+        taken: on the device, whether the step wasn't left out; None: it wasn't.
+        """
         if not self.due(done):
             return state
-        probe = self._see(state.probe, state.params, state.ema, batch)
+        probe = self._see(state.probe, state.params, state.ema, batch, taken)
         return state.replace(probe=probe)
 
     def metrics(self, state, done):
@@ -150,16 +153,24 @@ def init_state(width, classes, queue):
     }
 
 
-def see_images(probe, params, ema, batch, *, images, run, rate, k, temperature):
-    """The probe's next state, from `images` of a batch `{image uint8, label}`."""
+def see_images(
+    probe, params, ema, batch, taken=None, *, images, run, rate, k, temperature
+):
+    """The probe's next state, from `images` of a batch `{image uint8, label}`.
+
+    `taken`, a bool scalar, is whether it learns from them; None: it does.
+    """
     small = {"image": batch["image"], "label": batch["label"]}
     small = step.take(small, images, run.mesh)
     encoder = run.method.encoder(params, ema)
     image = run.normalize(step.prepare(small)["image"])
     features = health.mean_feature(run.encoder, encoder, image)
-    return learn(
+    new = learn(
         probe, features, small["label"], rate=rate, k=k, temperature=temperature
     )
+    if taken is None:
+        return new
+    return jax.tree.map(lambda x, was: jnp.where(taken, x, was), new, probe)
 
 
 def learn(probe, features, label, *, rate, k, temperature):

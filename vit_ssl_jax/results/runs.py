@@ -6,6 +6,7 @@ import pathlib
 
 from etils import epath
 
+from vit_ssl_jax.checks import LATER
 from vit_ssl_jax.errors import CLOUD, UserError
 from vit_ssl_jax.recipes import flatten
 from vit_ssl_jax.workdir.files import is_stored, read_rows
@@ -120,8 +121,12 @@ def recipe_of(config, file):
 
 
 def trained(config):
-    """Settings that tell a run from others that aren't its repetitions: flat."""
+    """Settings that tell a run from others that aren't its repetitions: flat.
+
+    Those that older runs lack are left out where they are as those runs had them.
+    """
     flat = {k: v for k, v in flatten(config).items() if not is_free(k)}
+    flat = {k: v for k, v in flat.items() if k not in LATER or v != LATER[k]}
     return flat | began_with(config.get("init_from", ""))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
+from vit_ssl_jax import skipping
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError, is_exhausted
 from vit_ssl_jax.workdir.folder import find, is_stored
@@ -27,6 +28,10 @@ class Checkpoints:
     def latest(self):
         """Step of the newest checkpoint, None where there is none."""
         return self._manager.latest_step()
+
+    def folder(self, step):
+        """Where the checkpoint of a step is."""
+        return self._root / str(step)
 
     def save(self, state, seconds):
         """Starts to save; returns once the state may be donated. `seconds` of training.
@@ -49,13 +54,14 @@ class Checkpoints:
         with explained(self._root):
             self._manager.check_for_errors()
 
-    def restore(self, *likes):
+    def restore(self, *likes, whole=None):
         """Restores the newest whole checkpoint: `(state, seconds)`, or None.
 
         `likes` are states as ShapeDtypeStructs with the shardings to restore to: the
         first that fits is taken. A checkpoint that can't be read is set aside as
-        `damaged-<step>` and the one before it is taken. Raises UserError where the
-        checkpoint is of another model, or none of them can be read.
+        `damaged-<step>` and the one before it is taken, as is one of whose state
+        `whole` says False. Raises UserError where the checkpoint is of another model, or
+        none of them can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for i, step in enumerate(steps):
@@ -65,6 +71,8 @@ class Checkpoints:
             unread = processes.any_process(reason)
             if not unread and int(digest(state)) != saved:
                 unread, reason = True, "its numbers are not those that were saved"
+            if not unread and whole and not whole(state):
+                unread, reason = True, "its numbers aren't all finite"
             if not unread:
                 self._set_aside(steps[:i])
                 return state, seconds
@@ -91,7 +99,7 @@ class Checkpoints:
             like = next((x for x in likes if shapes == shapes_of(x)), None)
             if like is None:
                 raise UserError(mismatch(folder, shapes, shapes_of(likes[0])))
-            return _read(folder, like), ""
+            return read(folder, like), ""
         except Exception as error:  # storage fails in many ways
             if isinstance(error, UserError) or is_exhausted(error):
                 raise
@@ -201,13 +209,21 @@ def _move(folder, target):
             folder.rmtree()
 
 
-def _read(folder, like):
+def read(folder, like):
     """Reads `(state, seconds, digest)`, without waiting for other processes."""
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
         state = reader.restore(folder / "state", args=ocp.args.StandardRestore(like))
     with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
         run = reader.restore(folder / "run", args=ocp.args.JsonRestore())
     return state, run["seconds"], run["digest"]
+
+
+def is_finite(state):
+    """Whether what training goes on from is finite; online probes don't touch it."""
+    return bool(_all_finite((state.params, state.opt_state, state.ema)))
+
+
+_all_finite = jax.jit(skipping.all_finite)
 
 
 @jax.jit

@@ -70,11 +70,16 @@ def write_config(config, path, version, finished=False):
         return [f"{line} (not written: the run is finished)" for line in changed]
     if jax.process_index() == 0:
         replace(file, json.dumps(new, indent=2, sort_keys=True) + "\n")
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-        versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
-        versions |= describe_machine()
+        versions = find_versions(version)
         (path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
     return _differences(old, new)
+
+
+def find_versions(version):
+    """Versions of packages and the machine, `version` being this package's."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions |= {"vit_ssl_jax": version, "python": platform.python_version()}
+    return versions | describe_machine()
 
 
 def describe_machine():

@@ -170,6 +170,15 @@ def read_part(folder, choose):
         ) from error
 
 
+def read_shapes(folder):
+    """Flat `{path: shape}` of a checkpoint; raises UserError where it can't be read."""
+    try:
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+            return shapes_of(reader.metadata(folder / "state").tree)
+    except Exception as error:
+        raise UserError(f"{folder} can't be read ({first_line(error)})") from error
+
+
 def shapes_of(tree):
     """Flat `{path: shape}` of arrays, shapes or checkpoint metadata."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
