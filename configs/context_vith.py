@@ -22,6 +22,7 @@ def get_config():
     config.log_every = 100
     config.checkpoint_every = 5000
     config.keep = 3
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = False

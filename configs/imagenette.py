@@ -150,6 +150,7 @@ def get_config(method="mae"):
     config.log_every = 36  # once an epoch
     config.checkpoint_every = 720
     config.keep = 2
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.summary = True

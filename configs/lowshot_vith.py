@@ -41,6 +41,7 @@ def get_config(recipe="1pct"):
     config.log_every = 25
     config.checkpoint_every = 250
     config.keep = 3
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
     config.summary = False

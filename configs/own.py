@@ -156,6 +156,7 @@ def get_config(choice="mae"):
     config.log_every = 50
     config.checkpoint_every = 500
     config.keep = 2
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
     config.otherwise = dict(

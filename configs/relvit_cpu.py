@@ -34,6 +34,7 @@ def get_config(recipe="upstream"):
     config.log_every = 500
     config.checkpoint_every = 1300
     config.keep = 1
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "UPSTREAM" if recipe == "finetune" else ""  # its workdir
     config.summary = False

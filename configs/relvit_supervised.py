@@ -74,6 +74,7 @@ def get_config(name=""):
     config.log_every = 20 if name == "flowers102" else 100
     config.checkpoint_every = 200 if name == "flowers102" else 2000
     config.keep = 3
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = "max eval/classify/top1"  # theirs is chosen by it
     config.init_from = ""
     config.summary = False

@@ -53,6 +53,7 @@ def get_config(recipe="imagenet"):
     config.log_every = 50
     config.checkpoint_every = 2500
     config.keep = 3
+    config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = "PRETRAINED"  # give the workdir of the pre-training run
     config.otherwise = dict(  # where PRE doesn't tell: the original code's

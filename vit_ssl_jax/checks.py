@@ -49,6 +49,7 @@ RANGES = {
     "log_every": MIN_ONE,
     "checkpoint_every": MIN_ONE,
     "keep": MIN_ONE,
+    "keep_every": MIN_ZERO,
     "keep_best": RULE,
     "track": TRACK,
     "vit.droppath": BELOW_ONE,
@@ -117,6 +118,7 @@ RANGES = {
 
 LATER = {  # what recipes of before don't say
     "keep_best": "",
+    "keep_every": 0,
     "track": "",
     "pictures.every_epochs": 0.0,
     "pictures.count": 8,

@@ -9,11 +9,27 @@ from vit_ssl_jax import freezing, optim
 from vit_ssl_jax.errors import printable
 from vit_ssl_jax.models import vit
 
+NOTICE = (
+    30.0  # seconds that spot machines of Google's cloud have when they are taken away
+)
+
 
 def say(text):
     """Prints a line of the run before it has a `workdir.metrics.Writer`."""
     if jax.process_index() == 0:
         print(printable(text), flush=True)
+
+
+def save_line(took, step):
+    """What a save costs, and whether it and a step fit into NOTICE; both in seconds."""
+    line = f"a save takes {took:.1f} s beside the steps, of {step:.2g} s each"
+    if took + step <= NOTICE:
+        return line
+    return (
+        f"{line}: a machine that is taken away after {NOTICE:.0f} s, as spot machines are, "
+        "loses the steps since its last checkpoint; lower config.checkpoint_every, or ask "
+        "for longer notice (launch/slurm.sh has two minutes)"
+    )
 
 
 def introduce(config, run, lines):

@@ -70,7 +70,8 @@ def take_steps(s, state, feed):
             made = feed.take(count)
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
         log.advance(count)
-        s.checkpoints.check()
+        if took := s.checkpoints.check():
+            log.say(console.save_line(took, meter.seconds_a_step(done)))
         s.watch.note(done, metrics, batch)
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))

@@ -33,6 +33,7 @@ def begin(config, run, probe, evaluators, workdir):
     """
     ready, rule = None, config.get("keep_best", "")  # older recipes don't say
     check_best(rule, evaluators)
+    check_every(config)
     if config.init_from and not newest_step(workdir):
         try:
             check_encoder(config.init_from, run.encoder)
@@ -41,7 +42,8 @@ def begin(config, run, probe, evaluators, workdir):
     if is_unfinished(run, workdir):
         ready = fit.compile_step(config, run, console.say)
     with fit.explained(config, run, ready):
-        checkpoints = checkpoint.Checkpoints(workdir, config.keep)
+        every = config.get("keep_every", 0)  # older recipes don't say
+        checkpoints = checkpoint.Checkpoints(workdir, config.keep, every)
         state, seconds, notes = first_state(config, run, probe, checkpoints)
         done = int(jax.block_until_ready(state).step)
     if done > run.steps:
@@ -63,6 +65,16 @@ def check_best(rule, evaluators):
             f"config.keep_best: {rule!r} is never measured, for no evaluator {name} is "
             f"on; on are {', '.join(evaluators) or 'none'} (--config.keep_best=: keep "
             "the last checkpoints alone)"
+        )
+
+
+def check_every(config):
+    """Raises UserError where `config.keep_every` names steps that aren't saved."""
+    every, saved = config.get("keep_every", 0), config.checkpoint_every
+    if every % saved:
+        raise UserError(
+            f"config.keep_every: {every} is no multiple of checkpoint_every={saved}; set "
+            f"it to {max(every // saved, 1) * saved}"
         )
 
 

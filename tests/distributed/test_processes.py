@@ -200,14 +200,14 @@ for step in (1, 2):
     checkpoints.save(state, 10.0 * step)
 checkpoints.close()
 
-read = checkpoint._read
+read = checkpoint.read
 def read_without_the_newest(folder, like):
     if folder.name == "2":
         raise OSError("the disk has a bad block")
     return read(folder, like)
 
 if index == 1:
-    checkpoint._read = read_without_the_newest
+    checkpoint.read = read_without_the_newest
 state, seconds = checkpoint.Checkpoints(folder, keep=3).restore(like)
 print("restored", int(state.step), seconds, flush=True)
 """

@@ -2,13 +2,15 @@
 
 import pathlib
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax import partition
+from tests import runs
+from vit_ssl_jax import console, partition, starting
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.step import TrainState
 from vit_ssl_jax.workdir import checkpoint
@@ -157,7 +159,7 @@ def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
     def read(folder, like):
         raise MemoryError(f"{folder} is too much")
 
-    monkeypatch.setattr(checkpoint, "_read", read)
+    monkeypatch.setattr(checkpoint, "read", read)
     with pytest.raises(MemoryError, match="2 is too much"):
         restore(tmp_path, shapes(make_state(0)))
     steps = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -181,3 +183,43 @@ def test_a_folder_that_is_gone_is_noticed_by_the_next_save(tmp_path):
     with pytest.raises(UserError, match="space and the right to write"):
         checkpoints.save(make_state(2), 0.0)
     checkpoints.close()
+
+
+def test_checkpoints_of_every_so_many_steps_stay_for_good(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2, every=4)
+    for step in range(1, 12):
+        checkpoints.save(make_state(step), 0.0)
+    checkpoints.close()
+    left = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert left == [4, 8, 10, 11]
+    again, _ = restore(tmp_path, shapes(make_state(0)))
+    assert equal(again, make_state(11))
+
+
+def test_the_first_save_is_timed_and_told_once(tmp_path):
+    checkpoints, told = Checkpoints(tmp_path, keep=2), []
+    assert checkpoints.check() is None
+    for step in (1, 2):
+        checkpoints.save(make_state(step), 0.0)
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not (took := checkpoints.check()):
+            time.sleep(0.01)
+            if step == 2 and checkpoints.latest() == 2:
+                break
+        told.append(took)
+    checkpoints.close()
+    assert 0 < told[0] < 30 and told[1] is None
+
+
+def test_every_so_many_steps_must_be_saved_ones():
+    config = runs.small(checkpoint_every=20, keep_every=50)
+    with pytest.raises(UserError, match="keep_every: 50 is no multiple.*set it to 40"):
+        starting.check_every(config)
+
+
+def test_a_save_that_takes_longer_than_the_notice_is_warned_of():
+    assert (
+        console.save_line(4.1, 0.5)
+        == "a save takes 4.1 s beside the steps, of 0.5 s each"
+    )
+    assert "taken away after 30 s" in console.save_line(20.0, 11.0)

@@ -5,7 +5,7 @@ import math
 import orbax.checkpoint as ocp
 
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir import manager
 from vit_ssl_jax.workdir.folder import find
 
 
@@ -17,7 +17,7 @@ class Best:
         self.rule, (how, self.metric) = rule, rule.split()
         self._sign = 1.0 if how == "max" else -1.0
         self._root = find(workdir) / "best"
-        self._manager = checkpoint.open_manager(self._root, 1)
+        self._manager = manager.open_manager(self._root, 1)
         self.step = self._manager.latest_step()
         self.value = self._kept_value()
 
@@ -64,7 +64,7 @@ class Best:
                 self._manager.delete(other)
         kept = {"params": state.params, "ema": state.ema}
         run = {"rule": self.rule, "value": value}
-        checkpoint.start_save(self._manager, self.step, kept, run)
+        manager.start_save(self._manager, self.step, kept, run)
 
     def line(self):
         """What is kept, and where."""
@@ -73,4 +73,4 @@ class Best:
 
     def close(self):
         """Waits for the last save; raises UserError where it failed."""
-        checkpoint.close_manager(self._manager)
+        manager.close_manager(self._manager)

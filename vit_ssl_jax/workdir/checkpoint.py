@@ -1,7 +1,7 @@
 """Checkpoints of a run: asynchronous, whole or not at all, restored onto any mesh."""
 
 import contextlib
-import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,20 @@ from absl import logging
 from vit_ssl_jax import skipping
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError, is_exhausted
-from vit_ssl_jax.workdir.folder import find, is_stored
+from vit_ssl_jax.workdir import manager
+from vit_ssl_jax.workdir.folder import find
 from vit_ssl_jax.workdir.restore import first_line, mismatch, shapes_of
-
-FILES = 50  # and folders of a checkpoint, about
 
 
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, one folder a step."""
 
-    def __init__(self, workdir, keep):
-        """Keeps the newest `keep` checkpoints."""
+    def __init__(self, workdir, keep, every=0):
+        """Keeps the newest `keep` checkpoints, and for good those of every `every` steps."""
         self._root = find(workdir) / "checkpoints"
-        self._manager = open_manager(self._root, keep)
+        self._manager = manager.open_manager(self._root, keep, every)
+        self._begun = None  # of the first save: when, until it is done
+        self._saved = False
 
     def latest(self):
         """Step of the newest checkpoint, None where there is none."""
@@ -42,17 +43,26 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         run = {"seconds": seconds, "digest": int(digest(state))}
-        start_save(self._manager, step, state, run)
+        if not self._saved:
+            self._begun, self._saved = time.perf_counter(), True
+        manager.start_save(self._manager, step, state, run)
 
     def try_room(self, state):
         """Raises UserError, on all processes, where there is no room for a checkpoint."""
-        with processes.together(), explained(self._root):
-            try_folder(self._root, state)
+        with processes.together(), manager.explained(self._root):
+            manager.try_folder(self._root, state)
 
     def check(self):
-        """Raises UserError where a save that was started has failed."""
-        with explained(self._root):
+        """Raises UserError where a save that was started has failed.
+
+        Returns the seconds that the first one took, once, when it is done; else None.
+        """
+        with manager.explained(self._root):
             self._manager.check_for_errors()
+        if self._begun is None or self._manager.is_saving_in_progress():
+            return None
+        took, self._begun = time.perf_counter() - self._begun, None
+        return took
 
     def restore(self, *likes, whole=None):
         """Restores the newest whole checkpoint: `(state, seconds)`, or None.
@@ -119,83 +129,7 @@ class Checkpoints:
 
     def close(self):
         """Waits for the last save; raises UserError where it failed."""
-        close_manager(self._manager)
-
-
-def open_manager(root, keep):
-    """Orbax's manager of the newest `keep` checkpoints in a folder, each `state` and `run`."""
-    with explained(root):
-        if root.exists() and not root.is_dir():
-            raise NotADirectoryError("it is a file")
-        return ocp.CheckpointManager(
-            root,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(),
-            },
-        )
-
-
-def start_save(manager, step, state, run):
-    """Starts to save arrays and the JSON `run`; returns once `state` may be donated.
-
-    Raises UserError where it can't, or the save before couldn't.
-    """
-    args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
-    )
-    with explained(manager.directory):
-        try_folder(manager.directory, state)
-        manager.save(step, args=args)
-
-
-def close_manager(manager):
-    """Waits for the last save; raises UserError where it failed."""
-    with explained(manager.directory):
-        manager.wait_until_finished()
-        manager.close()
-
-
-def try_folder(root, state):
-    """Makes and removes a folder in `root`; raises OSError where it can't, or where there
-    isn't room for `state`.
-
-    What fails in Orbax's threads is noticed later, and they wait for minutes then. Process
-    0 tries; a store of objects isn't tried.
-    """
-    if jax.process_index() or is_stored(root):
-        return
-    needed = sum(x.nbytes for x in jax.tree.leaves(state))
-    space = os.statvfs(root)
-    free = space.f_bavail * space.f_frsize
-    if free < needed or 0 < space.f_files and space.f_favail < FILES:
-        files = f" and {space.f_favail:,} files" if space.f_files else ""
-        raise OSError(
-            f"it takes {needed / 2**20:,.1f} MiB and about {FILES} files, and there is room "
-            f"for {free / 2**20:,.1f} MiB{files}"
-        )
-    trial = root / f".try-{os.getpid()}"
-    with contextlib.suppress(FileExistsError):  # of one that was killed here
-        trial.mkdir()
-    trial.rmdir()
-
-
-@contextlib.contextmanager
-def explained(root):
-    """Turns what storage fails with inside into one message about the folder `root`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if is_exhausted(error):
-            raise
-        raise UserError(
-            f"a checkpoint can't be written to {root} ({first_line(error)}); see that "
-            "there is space and the right to write, then the same command goes on from "
-            "the last whole one"
-        ) from error
+        manager.close_manager(self._manager)
 
 
 def _move(folder, target):

@@ -158,6 +158,10 @@ class Meter:
         """Seconds since the start."""
         return time.perf_counter() - self._begun
 
+    def seconds_a_step(self, done):
+        """Seconds a step up to `done`; 0 where there is none."""
+        return self.seconds() / steps if (steps := done - self._start) else 0.0
+
     def read(self, done, batch_size):
         """Metrics `perf/...` of the steps up to `done`; {} where there is none."""
         steps, seconds = done - self._start, self.seconds()
@@ -165,6 +169,6 @@ class Meter:
             return {}
         return {
             "perf/img_per_sec": steps * batch_size / seconds,
-            "perf/step_seconds": seconds / steps,
+            "perf/step_seconds": self.seconds_a_step(done),
             "perf/data_wait_frac": self._waited / seconds,
         }
