@@ -130,6 +130,9 @@ VIT = {
     "lejepa": (True, "learned", "timm"),
     "supervised": (True, "learned", "mae"),
 }
+# So that 24 GB, or a v5e's 16, are enough: micro-batches a step; LeJEPA, whose loss is one of the
+# whole batch, computes activations anew.
+ACCUM = {"rotation": 4, "dino": 4, "ijepa": 2}
 SIDES = {"jigsaw": (240, 274), "context": (256, 292)}  # of the crop, before it
 
 
@@ -144,7 +147,7 @@ def get_config(method="mae"):
     config.recipe = f"imagenette:{method}"
     config.seed = 0
     config.batch_size = 256
-    config.accum = 1
+    config.accum = ACCUM.get(method, 1)
     config.epochs = 200.0
     config.steps = 0  # 0: by epochs
     config.log_every = 36  # once an epoch
@@ -166,7 +169,7 @@ def get_config(method="mae"):
         norm_eps=1e-6,
         gelu="exact",
         init=init,
-        remat="none",
+        remat="full" if method == "lejepa" else "none",
         unroll=1,
         kernels="auto",
     )

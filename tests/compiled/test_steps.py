@@ -66,6 +66,18 @@ def test_every_method_compiles_and_keeps_to_the_contracts(target, method):
     assert scores(module) == []
 
 
+def test_vit_s_compiles_for_one_chip():
+    """Whose kernels, of few columns, are joined with what surrounds them: Imagenette's step."""
+    pytest.importorskip("libtpu")
+    devices, chip = topologies.get_devices("v5e:1x1")
+    config = runs.load("imagenette.py", "supervised")
+    with config.unlocked():
+        config.vit.variant, config.steps = "2x384x6/16", 10
+    target = "v5e:1x1", devices, topologies.options("v5e:1x1", chip)
+    text = compile_step(config, target)
+    assert FUSED in text and contracts.violations(text, dtype="bfloat16") == []
+
+
 def test_blocks_of_later_vits_compile_and_keep_to_the_contracts(target):
     """Registers, LayerScale, SwiGLU, rotary positions: plain blocks, cuDNN's attention."""
     config = shrink(runs.load("supervised_vitb.py"))

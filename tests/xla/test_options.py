@@ -1,4 +1,4 @@
-"""What the TPU compiler is told: something where several chips run kernels, else nothing."""
+"""What the TPU compiler is told: something where chips run kernels, else nothing."""
 
 import types
 
@@ -50,10 +50,13 @@ def test_small_kernels_leave_the_compiler_what_it_expects():
     assert choose(lambda x: add_one(x, 2))[options.ROOM] == options.LEAST >> 10
 
 
+def test_one_chip_sends_nothing_but_its_kernels_have_room():
+    assert choose(looped, devices=1) == {options.ROOM: 40 << 10}
+
+
 @pytest.mark.parametrize(
     ("function", "changes"),
     [
-        (looped, {"devices": 1}),
         (looped, {"platform": "cpu"}),
         (looped, {"platform": "gpu"}),
         (jnp.sin, {}),

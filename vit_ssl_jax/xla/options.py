@@ -16,8 +16,8 @@ GATHERS = {
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
 }
 ONE_CORE = {"TPU v5 lite", "TPU v6 lite"}
-# A kernel that is joined with a collective gets this much of VMEM, not what it asks for;
-# so does all that XLA makes itself, which expects LEAST.
+# A kernel that is joined with a collective or with XLA's own operations gets this much of
+# VMEM, not what it asks for; so does all that XLA makes itself, which expects LEAST.
 ROOM = "xla_tpu_scoped_vmem_limit_kib"
 LEAST = 32 << 20
 
@@ -25,16 +25,19 @@ LEAST = 32 << 20
 def choose_options(step, mesh, *shapes):
     """Options to compile a jitted step with, None where the compiler's own are best.
 
-    That is everywhere but on several TPU chips that run kernels of ours.
+    That is everywhere but on TPU chips that run kernels of ours.
     """
     device = mesh.devices.flat[0]
-    if device.platform != "tpu" or mesh.size == 1:
+    if device.platform != "tpu":
         return None
     rooms = list(kernel_rooms(step.trace(*shapes).jaxpr.jaxpr))
     if not rooms:
         return None
+    room = {ROOM: max(LEAST, *rooms) >> 10}
+    if mesh.size == 1:
+        return room
     gathers = GATHERS if device.device_kind in ONE_CORE else {}
-    return OVERLAP | gathers | {ROOM: max(LEAST, *rooms) >> 10}
+    return OVERLAP | gathers | room
 
 
 def kernel_rooms(jaxpr):
