@@ -156,10 +156,14 @@ def weights(workdir):
 def arrays(folder):
     """The state of a checkpoint's folder as flat numpy arrays."""
     with ocp.StandardCheckpointer() as reader:
-        state = reader.restore(pathlib.Path(folder) / "state")
+        return named(reader.restore(pathlib.Path(folder) / "state"))
+
+
+def named(state):
+    """The arrays of a state by their names."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"/".join(map(_name, path)): np.asarray(x) for path, x in leaves}
 
 
 def _name(key):
-    return str(key.key if hasattr(key, "key") else key.idx)
+    return str(next(getattr(key, x) for x in ("key", "name", "idx") if hasattr(key, x)))

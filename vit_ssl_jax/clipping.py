@@ -73,9 +73,10 @@ def freeze(tx, frozen):
 
 
 def thaw(updates, count, frozen, b1, b2):
-    """Adam's updates, of what was frozen by moments that count from its own first step.
+    """Adam's updates; of what was frozen bias correction counts from its own first step.
 
-    As torch counts the steps of a parameter without a gradient; `count` are the others'.
+    As torch counts the steps of a parameter without a gradient; `count` are the others',
+    which steps that were left out (`skipping`) aren't among.
     """
 
     def leaf(steps, x):

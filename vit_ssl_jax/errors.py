@@ -33,7 +33,7 @@ STORAGE = {
     errno.ENOSPC: "make room there (bytes: df -h, files: df -i), or give another folder",
     errno.EDQUOT: "make room in the quota, or give another folder",
     errno.EROFS: "give a folder that may be written to",
-    errno.EACCES: "give a folder that may be written to",
+    errno.EACCES: "see that you have the right to it, or give another path",
     errno.EIO: "see that the disk or the network mount is there and whole",
     errno.ESTALE: "see that the network mount is there again",
     errno.EMFILE: "raise the limit of open files: ulimit -n 65536",

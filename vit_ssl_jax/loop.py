@@ -65,7 +65,8 @@ def take_steps(s, state, feed):
     key = starting.make_key(config.seed, run.program)
     start = int(state.step)
     meter = Meter(start)
-    for count, done in spans(s, start, feed.most):
+    # Where steps may be left out each is looked at with its own numbers.
+    for count, done in spans(s, start, 1 if state.skips else feed.most):
         with meter.waiting():
             made = feed.take(count)
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
@@ -87,12 +88,12 @@ def take_steps(s, state, feed):
             watch_health(s, state, batch, key, done)
             meter = Meter(done)
         if due := s.evals.due(done, last):
+            s.watch.check(state)
             with fit.explained(config, run, s.ready, evaluating=True):
                 results = s.evals.evaluate(state, due)
             log.write(done, results)
             log.say(console.results_line(results))
             if s.best:
-                s.watch.check(state)
                 s.best.offer(state, results)
             meter = Meter(done)
         if s.album.due(done, last):

@@ -150,7 +150,7 @@ def test_a_job_goes_on_where_its_time_limit_or_a_kill_ended_it(cluster, tmp_path
     os.kill(tasks(workdir)[1], signal.SIGKILL)
     wait(lambda: cluster.state(job) == "FAILED", 60)
 
-    job += 1  # as the next will be numbered, whose first go this one has been
+    job += 1  # the number that the next submission will get
     lingering = linger(cluster, job, workdir)
     assert cluster.submit(1, 10, workdir) == job
     wait(lambda: "waiting up to" in cluster.said(job), 60)
@@ -189,5 +189,6 @@ def linger(cluster, job, workdir):
         env=cluster.environment | {"SLURM_JOB_ID": str(job)},
         stdout=subprocess.DEVNULL,
     )
-    wait(lambda: (workdir / "running.json").exists(), 60)
+    held = workdir / "running.json"  # which the killed one has left behind
+    wait(lambda: held.exists() and f'"pid": {process.pid},' in held.read_text(), 60)
     return process

@@ -137,12 +137,16 @@ def test_published_parameter_count(tiny):
     assert vit.parameter_count(shapes) == 85_882_476
 
 
+TRUE = "HOG of the hidden patches, true"
+PREDICTED = "HOG of the hidden patches, predicted"
+
+
 def test_a_perfect_prediction_is_drawn_as_the_target(method, views):
     targets = method.make_targets({}, views, 0)
     drawn = method.draw(targets["hog"], targets, views)
-    assert set(drawn) == {"masked", "target", "prediction"}
-    np.testing.assert_array_equal(drawn["prediction"], drawn["target"])
-    assert drawn["target"].std() > 0.05
+    assert list(drawn) == ["masked", "HOG of all patches, true", TRUE, PREDICTED]
+    np.testing.assert_array_equal(drawn[PREDICTED], drawn[TRUE])
+    assert drawn[TRUE].std() > 0.05
     # What is hidden is grey: the mean of the data.
     cells = np.asarray(patches.patchify(drawn["masked"], 8))[views["hide"]]
     assert np.all(np.ptp(cells.reshape(-1, 64, 3), axis=(0, 1)) < 1e-6)

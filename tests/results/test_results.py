@@ -127,6 +127,7 @@ def test_csv_and_json_carry_every_value(tmp_path, monkeypatch, capsys):
         text = capsys.readouterr().out
         read = csv.DictReader(io.StringIO(text)) if form == "csv" else json.loads(text)
         (row,) = list(read)
+        assert "\r" not in text and r"\r" not in text
         assert row["recipe"] == "quickstart:mae"
         assert float(row["mean"]) == 37.5
         assert row["values"] == ("25.0 50.0" if form == "csv" else [25.0, 50.0])

@@ -14,6 +14,7 @@ import jax
 from vit_ssl_jax import partition
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir import capsule, checkpoint
+from vit_ssl_jax.workdir.restore import first_line
 
 KEPT = 256  # steps that are looked at together, at the latest
 KEPT_SKIPPING = 4  # where steps are left out, for so many in a row end the run
@@ -76,7 +77,7 @@ class Watch:
         if found["train/skipped"] > self._skipped:
             self._skipped = int(found["train/skipped"])
             step, row = int(found["skips/last"]), int(found["skips/row"])
-            why = reason(found) if step == done else "it was left out among others"
+            why = reason(found)
             if found["skips/ended"]:
                 step = int(found["skips/ended"])
                 several = f"{row} steps in a row were left out, up to the last: " * (
@@ -115,8 +116,8 @@ class Watch:
             capsule.write(
                 file, step=step, config=self._config, checkpoint=folder, **facts
             )
-        except OSError as error:
-            self._say(f"{file} can't be written ({error.strerror or error})")
+        except Exception as error:  # noqa: BLE001 - stores of objects have their own
+            self._say(f"{file} can't be written ({first_line(error)})")
         return file
 
     def _end(self, why, step, found, ids):

@@ -53,7 +53,8 @@ def markdown(rows):
 def as_csv(rows):
     """The table for a spreadsheet; a row's values are parted by spaces."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else COLUMNS)
+    names = list(rows[0]) if rows else COLUMNS
+    writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow(row | {"values": " ".join(map(str, row["values"]))})

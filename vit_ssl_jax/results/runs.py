@@ -14,6 +14,7 @@ from vit_ssl_jax.workdir.files import is_stored, read_rows
 # What may differ between runs that are repetitions of each other.
 FREE = {
     *("seed", "init_from", "log_every", "checkpoint_every", "keep", "keep_best"),
+    "keep_every",
     *("mesh", "accum"),
     *("data.dir", "data.threads", "data.workers", "data.max_broken"),
     *("data.eval_batch_size", "summary", "track", "pictures", "evals"),

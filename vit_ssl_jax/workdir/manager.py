@@ -6,6 +6,7 @@ import os
 import jax
 import orbax.checkpoint as ocp
 
+from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError, is_exhausted
 from vit_ssl_jax.workdir.folder import is_stored
 from vit_ssl_jax.workdir.restore import first_line
@@ -41,8 +42,11 @@ def start_save(manager, step, state, run):
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
     )
-    with explained(manager.directory):
+    with processes.together(), explained(manager.directory):
+        # The save before, whose end makes room; Orbax waits for it, too.
+        manager.wait_until_finished()
         try_folder(manager.directory, state)
+    with explained(manager.directory):
         manager.save(step, args=args)
 
 
@@ -65,7 +69,8 @@ def try_folder(root, state):
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     space = os.statvfs(root)
     free = space.f_bavail * space.f_frsize
-    if free < needed or 0 < space.f_files and space.f_favail < FILES:
+    known = space.f_blocks > 0  # some mounts don't tell
+    if known and free < needed or 0 < space.f_files and space.f_favail < FILES:
         files = f" and {space.f_favail:,} files" if space.f_files else ""
         raise OSError(
             f"it takes {needed / 2**20:,.1f} MiB and about {FILES} files, and there is room "
