@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_ssl_jax import methods, partition, step
+from tests import runs
+from vit_ssl_jax import methods, partition, step, train
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import pretext
 
@@ -114,3 +115,13 @@ def test_no_full_batch_is_refused(uniform, case, devices, said):
     mesh = partition.make_mesh(sizes, jax.devices()[:devices])
     with pytest.raises(UserError, match=said):
         pretext.make_evaluator(method, mesh)(state, copies(case[2][2:]))
+
+
+def test_a_split_for_no_whole_batch_ends_it_before_a_step(tmp_path):
+    config = runs.load("pretext_cpu.py", "lejepa")
+    small = {"data.name": "fake", "vit.variant": "2x32x2/8", "batch_size": 16}
+    small |= {"evals.knn.every_epochs": -1.0, "evals.pretext.split": "test[:100]"}
+    config.update_from_flattened_dict(small)
+    with pytest.raises(UserError, match="100 images fill none of 256; set it to 96"):
+        train.train(config, tmp_path)
+    assert not runs.metrics(tmp_path) and not list(tmp_path.glob("checkpoints/*"))

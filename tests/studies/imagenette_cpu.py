@@ -30,7 +30,7 @@ OWN = {
     "jigsaw": {"data.size": (96, 96), "data.resize": 110, "method.tile": 24},
     "context": {"method.tile": 16, "method.gap": 2},
     "dino": CROPS,
-    "lejepa": CROPS,
+    "lejepa": CROPS | {"data.eval_batch_size": 80},
 }
 
 

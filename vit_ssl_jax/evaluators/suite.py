@@ -4,7 +4,7 @@ import functools
 
 from vit_ssl_jax import evaluators, partition
 from vit_ssl_jax.errors import UserError
-from vit_ssl_jax.evaluators import features, splits
+from vit_ssl_jax.evaluators import features, pretext, splits
 
 
 class Suite:
@@ -37,6 +37,7 @@ class Suite:
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
         data = config.data
         batch_size = partition.fill_ways(data.eval_batch_size, run.mesh)
+        self._batch_size = batch_size
         self._splits = splits.Splits(
             data, batch_size, run.mesh, stop_requested, open_source
         )
@@ -87,7 +88,18 @@ class Suite:
             if isinstance(error, evaluators.Unfit) and not self._strict:
                 return text
             raise UserError(text) from error
+        self._check_batches(name)
         return ""
+
+    def _check_batches(self, name):
+        """Raises UserError where a loss of whole batches has images for none."""
+        wants, ways = self._wants[name], partition.ways(self._run.mesh)
+        if not (wants.model and self._run.method.batch_loss):
+            return
+        for key in wants.plain:
+            images = len(self._source(name, key))
+            if images < self._batch_size:
+                raise UserError(pretext.refuse(self._batch_size, images, ways))
 
     def _source(self, name, key):
         return self._splits.open(self._split[name](key), self._wants[name].maps)
