@@ -36,11 +36,8 @@ class Suite:
         self._strict = strict
         self._extract = features.make_extractor(run.encoder, run.mesh, run.normalize)
         data = config.data
-        batch_size = partition.fill_ways(data.eval_batch_size, run.mesh)
-        self._batch_size = batch_size
-        self._splits = splits.Splits(
-            data, batch_size, run.mesh, stop_requested, open_source
-        )
+        size = self._batch_size = partition.fill_ways(data.eval_batch_size, run.mesh)
+        self._splits = splits.Splits(data, size, run.mesh, stop_requested, open_source)
         self._evaluate, self._wants, self._split, self._every = {}, {}, {}, {}
         self._known = (None, {})  # step and results of the newest evaluation
         for name, settings in config.evals.to_dict().items():
