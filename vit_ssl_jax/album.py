@@ -7,6 +7,7 @@ from vit_ssl_jax import drawing
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir.files import replace
+from vit_ssl_jax.workdir.restore import first_line
 
 FOLDER = "pictures"  # of a workdir; STEP/METHOD.png below it
 
@@ -107,8 +108,3 @@ def find(workdir, config, step):
     """The file of a step's pictures; None where there is none."""
     file = workdir / FOLDER / str(step) / f"{config.method.name}.png"
     return file if every_epochs(config) and file.exists() else None
-
-
-def first_line(error):
-    """The first line of what went wrong."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -74,17 +74,8 @@ def read(source, data, count, size):
     `count` of them at even distances, uint8 `[count h w 3]`. `data` is `config.data`.
     Raises UserError where none can be read.
     """
-    numbers = (np.arange(count) * len(source) // count).tolist()
-    chosen = dataclasses.replace(
-        source,
-        length=count,
-        read=lambda i: source.read(numbers[i]),
-        where=lambda i: source.where(numbers[i]),
-        portable=False,
-        parts=(),
-        names=None,
-        broken=set(),
-    )
+    chosen = source.pick(np.arange(count) * len(source) // count)
+    chosen = dataclasses.replace(chosen, portable=False, parts=())
     batch = next(
         pipeline.eval_batches(
             chosen,

@@ -55,15 +55,21 @@ def kill(stage, fault, count, moment):
     return Row(fault, hit, result, tuple(lost))
 
 
+def start_and_wait(stage, name):
+    """The workdir and the process of a new run that has come to a step drawn at random."""
+    workdir = stage.fresh(name)
+    step = int(stage.rng.integers(1, stages.STEPS - 60))
+    process = stage.start(workdir)
+    stages.wait_for_step(process, workdir, step)
+    return workdir, process
+
+
 def ask_to_stop(stage):
     """SIGTERM and Ctrl-C once: saved, and the same command goes on."""
     lost, tries = [], 1 if stage.quick else 4
     for number in (signal.SIGTERM, signal.SIGINT):
         for _ in range(tries):
-            workdir = stage.fresh("asked")
-            step = int(stage.rng.integers(1, stages.STEPS - 60))
-            process = stage.start(workdir)
-            stages.wait_for_step(process, workdir, step)
+            workdir, process = start_and_wait(stage, "asked")
             process.send_signal(number)
             out, _ = process.communicate(timeout=120)
             if process.returncode or "the same command continues" not in out:
@@ -79,10 +85,7 @@ def insist(stage):
     lost, tries = [], 1 if stage.quick else 3
     for number in (signal.SIGTERM, signal.SIGINT):
         for _ in range(tries):
-            workdir = stage.fresh("insisted")
-            step = int(stage.rng.integers(1, stages.STEPS - 60))
-            process = stage.start(workdir)
-            stages.wait_for_step(process, workdir, step)
+            workdir, process = start_and_wait(stage, "insisted")
             process.send_signal(number)
             time.sleep(stage.rng.uniform(0, 0.05))
             process.send_signal(number)

@@ -33,14 +33,9 @@ def keep_listed(source: Source, path: str) -> Source:
     numbers = find(wanted, names, path, source.name)
     note = f"{len(numbers):,} of the {len(names):,} images of {source.name}, by {path}"
     return dataclasses.replace(
-        source,
-        length=len(numbers),
-        read=lambda i: source.read(int(numbers[i])),
-        where=lambda i: source.where(int(numbers[i])),
+        source.pick(numbers),
         notes=(*source.notes, note),
-        names=None,
         chosen=hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest(),
-        broken=set(),
     )
 
 

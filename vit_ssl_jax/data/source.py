@@ -9,7 +9,7 @@ import bisect
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -64,6 +64,17 @@ class Source:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def pick(self, numbers: Sequence[int]) -> "Source":
+        """Some of the images, in the order of their `numbers`, as a source of their own."""
+        return dataclasses.replace(
+            self,
+            length=len(numbers),
+            read=lambda i: self.read(int(numbers[i])),
+            where=lambda i: self.where(int(numbers[i])),
+            names=None,
+            broken=set(),
+        )
 
     def part(self, first: int, last: int) -> "Source":
         """Images `first` to `last` - 1 as a source of their own."""

@@ -5,11 +5,11 @@ Pictures of what an encoder learned, a PNG a kind: attention of every head, roll
 are alike), positions, filters, method (what a run's objective makes of the images).
 """
 
-import io
 import pathlib
 
 from vit_ssl_jax import arguments, command, visualize
 from vit_ssl_jax.errors import UserError, check_choice, printable
+from vit_ssl_jax.workdir.files import replace
 
 
 def write_pictures(checkpoint, images, out, *, what="", say=print, **options):
@@ -25,10 +25,8 @@ def write_pictures(checkpoint, images, out, *, what="", say=print, **options):
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={out} is a file; give a folder, which may be new")
     arguments.check_checkpoint(checkpoint)
-    from vit_ssl_jax.visualize import (
-        kinds,
-        scene,
-    )  # after the paths: a typo answers now
+    # After the paths: a typo answers now.
+    from vit_ssl_jax.visualize import kinds, scene
 
     opened = scene.open_scene(checkpoint, images, say=say, **options)
     files = []
@@ -47,12 +45,11 @@ def write_pictures(checkpoint, images, out, *, what="", say=print, **options):
 
 def write(file, picture):
     """Writes a PNG whole or not at all; returns its path."""
-    content, new = io.BytesIO(), file.with_suffix(".png.new")
-    picture.save(content, "PNG")
+    from vit_ssl_jax import drawing
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(content.getvalue())
-        new.replace(file)
+        replace(file, drawing.png(picture))
     except OSError as error:
         raise UserError(f"--out: {file} can't be written ({error.strerror})") from error
     return file

@@ -7,7 +7,7 @@ from PIL import Image
 from vit_ssl_jax import finished, pictures, weights
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.visualize import attention, components, drawing, parameters
-from vit_ssl_jax.visualize.scene import Scene, name_of, pick, read_pixels
+from vit_ssl_jax.visualize.scene import Scene, name_of, read_pixels
 
 RED = (230, 30, 30)
 NEIGHBOURS = 6
@@ -121,7 +121,7 @@ def draw_neighbours(scene: Scene) -> tuple[Image.Image, str]:
     asked = list(range(min(len(scene.shown), len(vectors))))
     order, cosines = components.nearest(vectors, asked, count)
     wanted = sorted({numbers[i] for i in {*asked, *order.reshape(-1).tolist()}})
-    pixels = read_pixels(scene.encoder, pick(whole, wanted))
+    pixels = read_pixels(scene.encoder, whole.pick(wanted))
     size = drawing.tile_size(scene.encoder.module.grid)
     shown = dict(zip(wanted, drawing.tiles(pixels, size), strict=True))
     rows = []

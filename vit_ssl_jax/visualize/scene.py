@@ -175,18 +175,7 @@ def choose_whole(source: Source, count: int, say: Callable) -> Source:
             found.append(i)
         if len(found) == count:
             break
-    return pick(source, found)
-
-
-def pick(source: Source, numbers: list[int]) -> Source:
-    """Some images of a source as a source of their own."""
-    return dataclasses.replace(
-        source,
-        length=len(numbers),
-        read=lambda i: source.read(numbers[i]),
-        where=lambda i: source.where(numbers[i]),
-        broken=set(),
-    )
+    return source.pick(found)
 
 
 def read_pixels(encoder: encoders.Encoder, source: Source) -> np.ndarray:
