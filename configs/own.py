@@ -236,6 +236,8 @@ def get_config(choice="mae"):
         pixels="near",  # resizing; "pillow": to the bit; "fast"
         device_cache=False,  # keep a small set on the devices
         max_broken=0.25,  # part of the images that may be broken
+        max_pixels=178_956_970,  # of an image; more is refused, a JPEG read smaller
+        retry_seconds=300,  # of waiting for a mount whose images are gone
         # LeJEPA's loss is one of whole batches, so a small test split must fill one.
         eval_batch_size=16 if method == "lejepa" else 64,
     )

@@ -189,6 +189,8 @@ def get_config(task=""):
         pixels="near",  # resizing; "pillow": to the bit; "fast"
         device_cache=False,  # keep a small set on the devices
         max_broken=0.01,  # part of the images that may be broken
+        max_pixels=178_956_970,  # of an image; more is refused, a JPEG read smaller
+        retry_seconds=300,  # of waiting for a mount whose images are gone
         eval_batch_size=512,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)

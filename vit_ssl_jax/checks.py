@@ -38,6 +38,7 @@ TRACK = (
     "'wandb:PROJECT' or 'mlflow:EXPERIMENT', or '' for none",
     lambda x: not x or re.fullmatch(r"(wandb|mlflow):[^:]*[^:\s/]", x) is not None,
 )
+NAME = "a name", lambda x: isinstance(x, str)
 SIZES = "a tuple of numbers of at least 1", lambda x: len(x) > 0 and min(x) >= 1
 
 RANGES = {
@@ -95,6 +96,8 @@ RANGES = {
         lambda x: x in ("pillow", "near", "fast"),
     ),
     "data.max_broken": ("a part of all images, 0 to 1", lambda x: 0 <= x <= 1),
+    "data.max_pixels": MIN_ONE,
+    "data.retry_seconds": MIN_ZERO,
     "data.eval_batch_size": MIN_ONE,
     "online.share": ("from 0 to 1 (0: off)", lambda x: 0 <= x <= 1),
     "online.lr": MIN_ZERO,
@@ -127,6 +130,8 @@ LATER = {  # what recipes of before don't say
     "spike.policy": "off",
     "spike.deviations": 6.0,
     "spike.most": 3,
+    "data.max_pixels": 178_956_970,
+    "data.retry_seconds": 300,
 }
 
 
@@ -160,5 +165,11 @@ def check_values(where, values, ranges):
     `where` is put in front of the key.
     """
     for key, (wanted, fits) in ranges.items():
-        if not fits(values[key]):
+        if key not in values:
+            raise UserError(f"{where}.{key} is missing; it is {wanted}")
+        try:
+            within = fits(values[key])
+        except (TypeError, ValueError, OverflowError):  # no number, or no tuple
+            within = False
+        if not within:
             raise UserError(f"{where}.{key}: {values[key]!r} is not {wanted}")

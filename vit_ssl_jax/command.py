@@ -55,6 +55,7 @@ def start(execute, optional=(), several=False, **texts):
         try:
             leave = join(values) if several else None
             execute(**values)
+            leave_stuck_threads()
         except KeyboardInterrupt:  # the second of a run that was to stop
             leave_at_once()
         except Exception as error:
@@ -76,6 +77,15 @@ def start(execute, optional=(), several=False, **texts):
             sys.exit(f"error: {explain(error, needed, argv)}")
 
     app.run(main, flags_parser=parse)
+
+
+def leave_stuck_threads():
+    """Ends the process where a thread waits for what never comes, see `signals.Late`."""
+    signals = sys.modules.get("vit_ssl_jax.distributed.signals")
+    if signals and signals.Late.raised:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def end(message, leave):

@@ -34,6 +34,8 @@ STORAGE = {
     errno.EDQUOT: "make room in the quota, or give another folder",
     errno.EROFS: "give a folder that may be written to",
     errno.EACCES: "see that you have the right to it, or give another path",
+    errno.EISDIR: "it is a folder where a file has to be: move it away",
+    errno.ENOTDIR: "it is a file where a folder has to be: move it away",
     errno.EIO: "see that the disk or the network mount is there and whole",
     errno.ESTALE: "see that the network mount is there again",
     errno.EMFILE: "raise the limit of open files: ulimit -n 65536",

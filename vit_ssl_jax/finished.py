@@ -59,13 +59,24 @@ def as_tuples(tree):
     return tuple(map(as_tuples, tree)) if isinstance(tree, list) else tree
 
 
+def make_model(trained, mesh):
+    """The `build.Model` of a checkpoint; UserError where its config.json allows none."""
+    try:
+        return build.make_model(trained.config, mesh)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the config.json of {trained.folder} is no run's ({type(error).__name__}: "
+            f"{error}); copy it there from the run that wrote the checkpoint"
+        ) from error
+
+
 def load_encoder(trained, mesh, size):
     """The encoder for images of `size`: `(build.Model, state, lines to say)`.
 
     The state has no other parameters. Positions are resampled to another grid of
     patches. Raises UserError where the patch doesn't divide the size.
     """
-    model = resized(build.make_model(trained.config, mesh), tuple(size))
+    model = resized(make_model(trained, mesh), tuple(size))
     like = model.encoder_shapes
     encoder, _, lines = pretrained.load(trained.saved, model.encoder, like)
     params = {"encoder": encoder}
@@ -75,7 +86,7 @@ def load_encoder(trained, mesh, size):
 
 def load_model(trained, mesh):
     """The whole model, as it was trained: `(build.Model, state)`."""
-    model = build.make_model(trained.config, mesh)
+    model = make_model(trained, mesh)
     params, ema, _ = restore.load_params(trained.saved, *model.shapes)
     return model, state_of(trained, params, ema)
 

@@ -16,6 +16,7 @@ from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
 from vit_ssl_jax.results import side_by_side
 from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir.files import read_dict
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 from vit_ssl_jax.xla import cache
 
@@ -118,8 +119,8 @@ def run_tasks(config, there, trained, file, stop_requested, say):
         functools.lru_cache(1)(functools.partial(load_alike, trained, loader, mesh))
         for loader in (finished.load_encoder, finished.load_model)
     )
-    if jax.process_index() == 0 and file.exists():
-        content = json.loads(file.read_text())
+    if jax.process_index() == 0:
+        content = read_dict(file) or {}
     content = processes.tell_all(content)[0]
     done = {} if content.get("finished", True) else content["tasks"]
     for name, task in there.items():

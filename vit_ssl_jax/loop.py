@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from vit_ssl_jax import album, build, console, fit, starting
-from vit_ssl_jax.distributed.signals import stop_now
+from vit_ssl_jax.distributed.signals import PATIENCE, Late, may_be_left, stop_now
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators import suite
 from vit_ssl_jax.monitors import finite, health, online
@@ -68,7 +68,9 @@ def take_steps(s, state, feed):
     # Where steps may be left out each is looked at with its own numbers.
     for count, done in spans(s, start, 1 if state.skips else feed.most):
         with meter.waiting():
-            made = feed.take(count)
+            made = take(s, state, feed, count)
+        if made is None:
+            return state
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
         log.advance(count)
         if took := s.checkpoints.check():
@@ -102,6 +104,23 @@ def take_steps(s, state, feed):
         if done % config.checkpoint_every == 0:
             save(s, state)
     return state
+
+
+def take(s, state, feed, count):
+    """What `feed` makes for so many steps; None where a signal came and it doesn't.
+
+    A UserError of the data leaves the state saved where this process is alone.
+    """
+    try:
+        with may_be_left(s.stop_requested):
+            return feed.take(count)
+    except Late:
+        s.log.say(f"the next images aren't there {PATIENCE:g} s after the signal")
+        return None
+    except UserError:
+        if jax.process_count() == 1:
+            save(s, state)
+        raise
 
 
 def measure_first(s, state):

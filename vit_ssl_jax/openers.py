@@ -43,9 +43,16 @@ def make_opener(config, data=None):
 
     def open_source(name, directory, split, **kinds):
         told = reading if (name, directory) == own else {}
-        return sources.open_source(name, directory, split, **kinds, **told)
+        opened = sources.open_source(name, directory, split, **kinds, **told)
+        return bounded(opened, config.data)
 
     return open_source
+
+
+def bounded(source, data):
+    """The source with what config.data says of large images and of lost ones."""
+    keys = "max_pixels", "retry_seconds"
+    return dataclasses.replace(source, **{k: data[k] for k in keys if k in data})
 
 
 def lists_of(path, split):

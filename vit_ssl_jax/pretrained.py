@@ -5,14 +5,16 @@ import json
 import jax
 import jax.numpy as jnp
 
-from vit_ssl_jax import partition, recipes, tokens, weights
+from vit_ssl_jax import checks, partition, recipes, tokens, weights
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.models import layers, variants
 from vit_ssl_jax.workdir import restore
+from vit_ssl_jax.workdir.files import read_dict
 from vit_ssl_jax.workdir.folder import find
 
 # What changes the meaning of weights, though they fit.
 TELLING = ("vit.gelu", "vit.norm_eps", "vit.posemb", "data.mean", "data.std")
+NAMES = ("vit.gelu", "vit.posemb", "vit.variant")
 SHAPE = ("vit.variant", "data.size")  # give the grid of patches
 
 
@@ -38,9 +40,8 @@ def inherit(config, workdir):
     if "otherwise" not in config or not config.init_from:
         recipes.fill(config, {})
         return []
-    file = find(workdir) / "config.json"
-    if file.exists():
-        theirs = recipes.flatten(json.loads(file.read_text()))
+    if begun := read_dict(find(workdir) / "config.json"):
+        theirs = recipes.flatten(begun)
     else:
         try:
             saved = open_saved(config.init_from)
@@ -164,6 +165,9 @@ def read_config(path):
         raise UserError(
             f"the config.json of {path.folder} has no {', '.join(missing)}; is it a run's?"
         )
+    ranges = checks.RANGES | dict.fromkeys(NAMES, checks.NAME)
+    wanted = {key: ranges[key] for key in TELLING + SHAPE}
+    checks.check_values(f"the config.json of {path.folder}: config", config, wanted)
     return config
 
 

@@ -16,6 +16,7 @@ from vit_ssl_jax.data import (
 from vit_ssl_jax.data import memory as in_memory
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir.files import read_dict
 from vit_ssl_jax.workdir.folder import replace
 
 
@@ -33,7 +34,7 @@ def open_data(config, open_source=None):
     source = open_source(
         data.name, data.dir, data.split, labels=data.labels, label=data.label
     )
-    source = openers.add_others(source, data, open_source)
+    source = openers.bounded(openers.add_others(source, data, open_source), data)
     if np.ndim(source.no_label):
         raise UserError(
             f"config.data.label: {data.label!r} gives an image a set of classes, and "
@@ -98,10 +99,7 @@ def write_card(made, workdir):
     if made is None:
         return []
     file = workdir / "data.json"
-    try:
-        before = json.loads(file.read_text())["fingerprint"] if file.exists() else ""
-    except (KeyError, ValueError):
-        before = ""
+    before = (read_dict(file) or {}).get("fingerprint", "")
     replace(file, json.dumps(made, indent=2) + "\n")
     if before in ("", made["fingerprint"]):
         return []
@@ -135,12 +133,8 @@ def keep_pixels(config, workdir):
 
     `workdir`'s config.json tells them; runs of before there was a choice have the first.
     """
-    file = workdir / "config.json"
-    try:
-        begun = json.loads(file.read_text())["data"] if file.exists() else None
-    except (KeyError, ValueError):
-        begun = None
-    lines = []
+    begun = (read_dict(workdir / "config.json") or {}).get("data")
+    begun, lines = begun if isinstance(begun, dict) else None, []
     for key, first in (("stream", 1), ("pixels", "pillow"), ("device_cache", False)):
         value = begun.get(key, first) if begun else None
         if begun and config.data.get(key, first) != value:

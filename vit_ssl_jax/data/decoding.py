@@ -3,8 +3,9 @@
 By libjpeg-turbo (simplejpeg) or OpenCV, which are fast, or else by Pillow.
 """
 
+import functools
 import io
-import struct
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -14,16 +15,17 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vit_ssl_jax.data import jpegs, sizes
+from vit_ssl_jax.data.sizes import PNG
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Pillow's name no file; what is wrong with one is in the exception.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-JPEG, EXIF, ORIENTATION = b"\xff\xd8", b"Exif\0\0", 0x0112
+JPEG = b"\xff\xd8"
 # What libjpeg says where pixels are as they should be; else they are missing or wrong.
 HARMLESS = ("extraneous bytes", "Adobe color transform", "SOS parameters")
 ALPHA = {"white": 255, "black": 0}
-LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # pixels; Pillow refuses more
-PNG = b"\x89PNG\r\n\x1a\n"
 UNREADABLE = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
 
 
@@ -32,7 +34,11 @@ class BrokenImageError(ValueError):
 
 
 def decode(
-    image: bytes | np.ndarray, alpha: str = "white", *, quick: bool = False
+    image: bytes | np.ndarray,
+    alpha: str = "white",
+    *,
+    quick: bool = False,
+    max_pixels: int = sizes.MAX_PIXELS,
 ) -> np.ndarray:
     """Decodes to RGB, upright: an image file's bytes -> uint8 `[h w 3]`.
 
@@ -40,16 +46,19 @@ def decode(
     pages, the first is taken. Numbers of 16 bits and floats are scaled by their range,
     see `to_bytes`. alpha: what lies behind where an image is transparent, "white" or
     "black". quick: of a JPEG, libjpeg's fast inverse DCT and plain upsampling of colour.
+    max_pixels: what has more by its header is refused before it is decoded; a JPEG that
+    isn't progressive is read at a half, quarter or eighth of its sides where that fits.
     Raises BrokenImageError, a ValueError.
     """
     if isinstance(image, np.ndarray):
         return image
-    _check_size(image)
     if image.startswith(JPEG):
-        pixels = _decode_jpeg(image, quick)
+        pixels = _decode_jpeg(image, quick, max_pixels)
         if pixels is not None:
             return pixels
-    elif _is_plain(image):
+    else:
+        _check_size(sizes.read(image), max_pixels)
+    if _is_plain(image):
         encoded = _without_remarks(image) if image.startswith(PNG) else image
         try:
             pixels = cv2.imdecode(
@@ -59,75 +68,52 @@ def decode(
             pixels = None
         if pixels is not None:
             return pixels
-    return _decode_by_pillow(image, alpha)
+    return _decode_by_pillow(image, alpha, max_pixels)
 
 
-def _check_size(image: bytes) -> None:
-    """Raises BrokenImageError for a PNG that says to be larger than LARGEST."""
-    if image.startswith(PNG) and len(image) > 24:
-        width, height = struct.unpack_from(">II", image, 16)
-        if width * height > LARGEST:
-            raise BrokenImageError(f"not a whole image: it says {width} x {height} px")
+def _check_size(size: tuple[int, int] | None, most: int) -> None:
+    """Raises BrokenImageError for more than `most` pixels, by (width, height)."""
+    if size and size[0] * size[1] > most:
+        raise BrokenImageError(
+            f"too large: {size[0]:,} x {size[1]:,} px, and config.data.max_pixels is "
+            f"{most:,}"
+        )
 
 
-def _decode_jpeg(image: bytes, quick: bool) -> np.ndarray | None:
+@functools.cache
+def _say_smaller(size: tuple[int, int], factor: int, most: int) -> None:
+    """Says once of a size that a JPEG is read at less than that."""
+    logging.getLogger(__name__).warning(
+        "a JPEG of %d x %d px is read at 1/%d of its sides: config.data.max_pixels is %d",
+        *(*size, factor, most),
+    )
+
+
+def _decode_jpeg(image: bytes, quick: bool, most: int) -> np.ndarray | None:
     """A JPEG in grey or colour, upright; None where Pillow is to try.
 
     Raises BrokenImageError where libjpeg tells that pixels are lost: it would fill them.
     """
     try:
         height, width, kind, _ = simplejpeg.decode_jpeg_header(image)
-        if kind not in ("Gray", "YCbCr", "RGB") or height * width > LARGEST:
+        factor = jpegs.choose_factor(image, (width, height), most)
+        smaller = -(-width // factor), -(-height // factor)
+        _check_size(smaller, most)
+        if kind not in ("Gray", "YCbCr", "RGB"):
             return None
-        pixels = simplejpeg.decode_jpeg(image, "RGB", fastdct=quick, fastupsample=quick)
+        how = dict(fastdct=quick, fastupsample=quick)
+        if factor > 1:
+            _say_smaller((width, height), factor, most)
+            how |= dict(zip(("min_width", "min_height"), smaller, strict=True))
+        pixels = simplejpeg.decode_jpeg(image, "RGB", **how)
+    except BrokenImageError:
+        raise
     except ValueError as error:
         told = str(error)
         if "orrupt" in told and not any(text in told for text in HARMLESS):
             raise BrokenImageError(f"not a whole image: {told}") from None
         return None
-    return _turn(pixels, _orientation(image))
-
-
-def _orientation(jpeg: bytes) -> int:
-    """How a JPEG's EXIF says that it is to be turned: 1 (upright) to 8."""
-    tiff = _find_exif(jpeg)
-    order = {b"II": "<", b"MM": ">"}.get(jpeg[tiff : tiff + 2])
-    if not tiff or order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", jpeg, tiff + 4)
-        (count,) = struct.unpack_from(order + "H", jpeg, tiff + start)
-        for i in range(count):
-            entry = struct.unpack_from(order + "HHIH", jpeg, tiff + start + 2 + 12 * i)
-            if entry[0] == ORIENTATION:
-                return entry[3]
-    except struct.error:  # the table ends too early
-        pass
-    return 1
-
-
-def _find_exif(jpeg: bytes) -> int:
-    """The first byte of a JPEG's EXIF, among the segments before its pixels; 0: none."""
-    place = 2
-    while place + 10 <= len(jpeg) and jpeg[place] == 0xFF:
-        kind = jpeg[place + 1]
-        if kind == 0xE1 and jpeg[place + 4 : place + 10] == EXIF:
-            return place + 10
-        if kind in (0xDA, 0xD9):  # pixels, end
-            break
-        place += 1 if kind == 0xFF else 2 + (jpeg[place + 2] << 8 | jpeg[place + 3])
-    return 0
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors pixels `[h w 3]` as EXIF's orientation says."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return jpegs.turn(pixels, jpegs.find_orientation(image))
 
 
 def _is_plain(image: bytes) -> bool:
@@ -179,9 +165,12 @@ def _without_remarks(png: bytes) -> bytes:
     return PNG + b"".join(png[first:last] for _, first, last in kept)
 
 
-def _decode_by_pillow(image: bytes, alpha: str) -> np.ndarray:
+def _decode_by_pillow(image: bytes, alpha: str, most: int) -> np.ndarray:
+    if most > 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's own bound, the same by default
+        Image.MAX_IMAGE_PIXELS = -(-most // 2)
     try:
         with Image.open(io.BytesIO(image)) as opened:
+            _check_size(opened.size, most)
             return from_pillow(ImageOps.exif_transpose(opened), alpha)
     except UnidentifiedImageError:
         pixels = _decode_tiff(image)
@@ -190,6 +179,8 @@ def _decode_by_pillow(image: bytes, alpha: str) -> np.ndarray:
             text = f"{kind}, which isn't read" if kind else "unknown format"
             raise BrokenImageError(f"not a whole image: {text}") from None
         return pixels
+    except BrokenImageError:
+        raise
     except Exception as error:  # its plugins raise whatever goes wrong in them
         raise BrokenImageError(f"not a whole image: {error}") from error
 

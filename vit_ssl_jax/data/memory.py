@@ -50,7 +50,8 @@ def reader(source: Source, side: int, limit: float):
         if i in kept:
             return kept[i]
         image, label = source.read(i)
-        image = shrink(decoding.decode(image, source.alpha), side)
+        pixels = decoding.decode(image, source.alpha, max_pixels=source.max_pixels)
+        image = shrink(pixels, side)
         with lock:
             if i not in kept and left >= image.nbytes:
                 left -= image.nbytes

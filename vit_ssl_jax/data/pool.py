@@ -21,6 +21,7 @@ from multiprocessing import connection, shared_memory, util
 import cloudpickle
 import numpy as np
 
+from vit_ssl_jax.data import reading
 from vit_ssl_jax.errors import UserError
 
 ALIGNED = 64  # bytes that an array's place in a slot is a multiple of
@@ -209,7 +210,8 @@ def serve(pipe, work: bytes, threads: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.disable(logging.WARNING)  # of broken images, which the parent reports
+    # Of broken images the parent reports.
+    logging.getLogger(reading.__name__).setLevel(logging.ERROR)
     write, layout = cloudpickle.loads(work)
     slots: dict[str, dict[str, np.ndarray]] = {}
     memories, lock = [], threading.Lock()

@@ -7,6 +7,7 @@ needed is parsed.
 
 import concurrent.futures
 import dataclasses
+import errno
 import functools
 from collections.abc import Callable, Iterable
 
@@ -104,7 +105,8 @@ def open_features(
         except RuntimeError as error:  # of the reader
             if stores.is_stored(where) and "Corrupted" not in str(error):
                 raise UserError(f"{where} can't be read any more: {error}") from error
-            raise OSError(f"record {i} of {where}: {error}") from error
+            lost = 0 if "Corrupted" in str(error) else errno.EIO
+            raise OSError(lost, f"record {i} of {where}: {error}") from error
 
     return len(data), read
 

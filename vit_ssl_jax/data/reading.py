@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vit_ssl_jax.data import decoding
+from vit_ssl_jax.data import decoding, patience
 from vit_ssl_jax.data.source import Source
 from vit_ssl_jax.errors import UserError, printable
 
@@ -33,10 +33,14 @@ def read_whole(source: Source, i: int) -> tuple[np.ndarray, int, int]:
 
 
 def try_to_read(source: Source, i: int) -> tuple[np.ndarray, int] | None:
-    """Decodes image i: pixels and label. None, noted in `source.broken`, if broken."""
+    """Decodes image i: pixels and label. None, noted in `source.broken`, if broken.
+
+    Raises UserError where all images can't be read any more, see `patience.read`.
+    """
     try:
-        image, label = source.read(i)
-        return decoding.decode(image, source.alpha, quick=source.quick), label
+        image, label = patience.read(source, i)
+        how = dict(quick=source.quick, max_pixels=source.max_pixels)
+        return decoding.decode(image, source.alpha, **how), label
     except (OSError, decoding.BrokenImageError) as error:
         _note_broken(source, i, error)
         return None

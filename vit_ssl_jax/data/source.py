@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vit_ssl_jax.data.sizes import MAX_PIXELS
 from vit_ssl_jax.errors import UserError
 
 SPLIT = re.compile(r"([^\[\]+]+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
@@ -33,6 +34,8 @@ class Source:
     notes: what was guessed or left out when it was opened, a line each.
     files: whether `where` gives the path of a file.
     quick: whether JPEGs are decoded faster and less exactly, see `decoding.decode`.
+    max_pixels: what has more is refused or read smaller, see `decoding.decode`.
+    retry_seconds: how long images that can't be read are waited for, see `patience`.
     portable: whether it can be sent to another process, which reads it there.
     parts: of a mixture: `(length, weight)` of each of its sets, see `mixture`.
     names: gives the file names of all images, in their order, with as much of the path
@@ -52,6 +55,8 @@ class Source:
     notes: tuple[str, ...] = ()
     files: bool = False
     quick: bool = False
+    max_pixels: int = MAX_PIXELS
+    retry_seconds: float = 300.0
     portable: bool = False
     parts: tuple[tuple[int, float], ...] = ()
     names: Callable[[], list[str]] | None = None

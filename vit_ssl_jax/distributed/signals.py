@@ -9,9 +9,26 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
+PATIENCE = 10.0  # seconds that a batch may still take once a signal asked to stop
+
 
 class Stopped(Exception):
     """Raised where work ends because a signal asked to stop."""
+
+
+class Late(Exception):
+    """Raised where what is waited for doesn't come, PATIENCE seconds after a signal.
+
+    A thread may still wait for it then: the process can't end by itself.
+    """
+
+    raised = False
+
+
+class Requests(list):
+    """The signals that asked to stop; `waiting`: whether a wait may be left for one."""
+
+    waiting = False
 
 
 @contextlib.contextmanager
@@ -21,19 +38,27 @@ def stop_on_signal():
     Outside the main thread (a notebook's worker) signals stay as they are. With several
     processes the list stays empty: jax hears SIGTERM, and `stop_now` what it tells all.
     """
-    stop_requested, alone = [], jax.process_count() == 1
+    stop_requested, alone = Requests(), jax.process_count() == 1
 
     def handler(number, frame):
         del frame
         if stop_requested:
             raise KeyboardInterrupt
         stop_requested.append(number)
+        if stop_requested.waiting:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+    def wake(number, frame):
+        del number, frame
+        if stop_requested.waiting:
+            Late.raised = True
+            raise Late
 
     def pass_on(number, frame):
         signal.signal(number, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler}
+    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler, signal.SIGALRM: wake}
     if not alone:
         handlers = {signal.SIGINT: pass_on}
     if threading.current_thread() is not threading.main_thread():
@@ -44,6 +69,26 @@ def stop_on_signal():
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def may_be_left(stop_requested):
+    """Raises Late inside, PATIENCE seconds after a signal: for a read that never ends.
+
+    `stop_requested` is from `stop_on_signal`; of several processes nothing is left.
+    """
+    if not isinstance(stop_requested, Requests):
+        yield
+        return
+    stop_requested.waiting = True
+    if stop_requested:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        stop_requested.waiting = False
+        if stop_requested:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Agreed:

@@ -17,6 +17,7 @@ FREE = {
     "keep_every",
     *("mesh", "accum"),
     *("data.dir", "data.threads", "data.workers", "data.max_broken"),
+    *("data.max_pixels", "data.retry_seconds"),
     *("data.eval_batch_size", "summary", "track", "pictures", "evals"),
 }
 
@@ -170,5 +171,5 @@ def read_json(file):
     """A JSON file; raises UserError where it is none."""
     try:
         return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} can't be read ({error}); is the run whole?") from error

@@ -17,6 +17,15 @@ def replace(file, content):
         new.replace(file)
 
 
+def read_dict(file):
+    """The dict in a JSON file; None where there is none, or it can't be read as one."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def parse_row(line):
     """A line of metrics.jsonl as a dict; None where it is torn, or has no step."""
     try:
