@@ -132,7 +132,7 @@ VIT = {
 }
 # So that 24 GB, or a v5e's 16, are enough: micro-batches a step; LeJEPA, whose loss is one of the
 # whole batch, computes activations anew.
-ACCUM = {"rotation": 4, "dino": 4, "ijepa": 2}
+ACCUM = {"rotation": 4, "dino": 4, "ijepa": 2, "colorization": 2}
 SIDES = {"jigsaw": (240, 274), "context": (256, 292)}  # of the crop, before it
 
 

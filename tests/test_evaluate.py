@@ -1,5 +1,7 @@
 """The evaluate command, as a user types it: checkpoints in, one table out."""
 
+import contextlib
+import functools
 import json
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests import runs
-from vit_ssl_jax import evaluate, judging, train
+from vit_ssl_jax import evaluate, finished, judging, partition, pretrained, train
 from vit_ssl_jax.errors import UserError
 
 KNN = "knn/k20_T0.07_mean_standardized/top1"
@@ -162,6 +164,47 @@ def test_a_stopped_suite_goes_on_with_the_task_it_was_at(
     again = evaluate.evaluate(config, path, tmp_path / "again")
     assert begun == ["a", "b", "b", "c"]
     assert again == whole
+
+
+def test_a_second_evaluation_of_the_same_is_refused_while_one_is_at_work(
+    trained, tmp_path, monkeypatch
+):
+    config = suite(a={})
+    config.evals = ConfigDict(dict(knn=config.evals.knn))
+    run_task, path = judging.run_task, [str(trained / "mae")]
+
+    def start_another(*args, **more):
+        with pytest.raises(UserError, match="is in use by process"):
+            evaluate.evaluate(config, path, tmp_path)
+        return run_task(*args, **more)
+
+    monkeypatch.setattr(judging, "run_task", start_another)
+    assert evaluate.evaluate(config, path, tmp_path)
+    (left,) = (tmp_path / "evaluations").iterdir()
+    assert left.suffix == ".json"
+
+
+def test_a_config_that_is_damaged_is_one_message(trained, tmp_path):
+    copy = shutil.copytree(trained / "mae", tmp_path / "mae")
+    file, mesh = copy / "config.json", partition.make_mesh(suite(a={}).mesh)
+    whole = json.loads(file.read_text())
+    spoilt = ["[" * 100_000, "[]", "3", '{"vit": 3}', ""]
+    for key in ("vit.variant", "vit.gelu", "data.size", "data.mean", "method", "seed"):
+        for value in (None, 3, "x", [], {"a": 1}):
+            other = json.loads(json.dumps(whole))
+            *where, last = key.split(".")
+            functools.reduce(dict.get, where, other)[last] = value
+            spoilt.append(json.dumps(other))
+    for text in spoilt:
+        file.write_text(text)
+        with contextlib.suppress(UserError):  # a seed of 3 is fine
+            finished.make_model(finished.read_trained(copy), mesh)
+        with contextlib.suppress(UserError):
+            pretrained.read_config(pretrained.open_saved(copy))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(UserError, match="config.json can't be read"):
+        finished.read_trained(copy)
 
 
 def test_a_classifier_is_judged_with_and_without_averaging(trained):

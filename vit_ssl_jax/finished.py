@@ -63,7 +63,7 @@ def make_model(trained, mesh):
     """The `build.Model` of a checkpoint; UserError where its config.json allows none."""
     try:
         return build.make_model(trained.config, mesh)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"the config.json of {trained.folder} is no run's ({type(error).__name__}: "
             f"{error}); copy it there from the run that wrote the checkpoint"

@@ -1,5 +1,6 @@
 """Judges finished encoders: every task of a suite, by every evaluator; for `evaluate`."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,7 +16,7 @@ from vit_ssl_jax.distributed.signals import Stopped, agree, stop_on_signal
 from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.evaluators.suite import Suite
 from vit_ssl_jax.results import side_by_side
-from vit_ssl_jax.workdir import checkpoint
+from vit_ssl_jax.workdir import checkpoint, lock
 from vit_ssl_jax.workdir.files import read_dict
 from vit_ssl_jax.workdir.folder import open_workdir, replace
 from vit_ssl_jax.xla import cache
@@ -42,21 +43,33 @@ def judge(config, paths, workdir, say):
     with stop_on_signal() as requested:
         stop_requested = agree(requested)
         for folder in trained:
-            if jax.process_index() == 0:
-                outs[folder].mkdir(exist_ok=True)
             say(f"checkpoint {folder}")
             label = trained[folder].saved.label
             file = outs[folder] / f"{name_of(config, label)}.json"
             try:
-                results = run_tasks(
-                    config, there, trained[folder], file, stop_requested, say
-                )
+                with alone(file, say):
+                    results = run_tasks(
+                        config, there, trained[folder], file, stop_requested, say
+                    )
             except Stopped:
                 say("stopped; the same command continues with the task it was at")
                 return by_checkpoint
             by_checkpoint[str(folder)] = results
     say(side_by_side.table(by_checkpoint))
     return by_checkpoint
+
+
+@contextlib.contextmanager
+def alone(file, say):
+    """Holds what a file of results is made in; UserError where another process does."""
+    folder = epath.Path(file).parent / file.stem
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock.hold(folder, say):
+        yield
+    if jax.process_index() == 0:
+        with contextlib.suppress(OSError, ValueError):  # it holds a probe's checkpoints
+            folder.rmdir()
 
 
 def keep_quiet(line):

@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from tests.chaos import company, ends, images, storage
+from tests.chaos import company, ends, images, soak, storage
 from tests.chaos.stage import Stage
 
 FAULTS = (
@@ -34,6 +34,7 @@ FAULTS = (
     company.change_devices,
     images.train_on_odd_folder,
     images.mutate_images,
+    soak.go_on_for_long,
 )
 
 

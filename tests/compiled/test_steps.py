@@ -66,6 +66,14 @@ def test_every_method_compiles_and_keeps_to_the_contracts(target, method):
     assert scores(module) == []
 
 
+def test_a_step_that_may_be_left_out_compiles_and_sends_no_more(target):
+    """The state of before is kept on the devices, and the bound needs no host."""
+    config = shrink(runs.load("mae_vitb.py"))
+    config.nonfinite.policy = config.spike.policy = "skip"
+    text = compile_step(config, target)
+    assert contracts.violations(text, dtype="bfloat16") == []
+
+
 def test_vit_s_compiles_for_one_chip():
     """Whose kernels, of few columns, are joined with what surrounds them: Imagenette's step."""
     pytest.importorskip("libtpu")

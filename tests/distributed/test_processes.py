@@ -59,6 +59,25 @@ def test_two_processes_are_one_run_which_one_continues(tmp_path):
 
 
 @pytest.mark.slow  # ~ 25 s
+def test_two_processes_leave_out_the_steps_that_one_does(tmp_path):
+    changes = dict(steps=60, spike__policy="skip", spike__deviations=0.5)
+    changes |= dict(nonfinite__policy="skip", spike__most=1000)
+    port = free_port()
+    pair = [start(tmp_path / "two", i, port, **changes) for i in range(2)]
+    outputs, codes = finish(*pair)
+    assert codes == [0, 0], outputs
+    (output,), codes = finish(runs.command(tmp_path / "one", devices=4, **changes))
+    assert codes == [0], output
+    two, one = (runs.metrics(tmp_path / name) for name in ("two", "one"))
+    left_out = [row["train/skipped"] for row in one]
+    assert left_out[31] == 0 < left_out[-1] < 20
+    assert [row["train/skipped"] for row in two] == left_out
+    np.testing.assert_allclose(
+        losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5
+    )
+
+
+@pytest.mark.slow  # ~ 25 s
 def test_two_processes_have_a_set_on_their_devices(tmp_path):
     """In spans of steps, with the losses and pictures of one process with all devices."""
     changes = dict(steps=20, data__device_cache=True, log_every=4)

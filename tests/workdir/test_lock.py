@@ -1,6 +1,7 @@
 """One run at a time in a workdir: refused, taken over, given back."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,3 +159,18 @@ def test_two_that_begin_at_once_never_both_run(tmp_path):
 def test_a_file_that_says_nothing_is_nobodys(tmp_path, text):
     (tmp_path / lock.NAME).write_text(text)
     assert take(tmp_path) == ""  # neither refused nor waited for
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_workdir_that_is_deleted_is_told_at_the_next_save(tmp_path, made_again):
+    workdir = epath.Path(tmp_path / "run")
+    workdir.mkdir()
+    with lock.hold(workdir, print) as held:
+        held.check()
+        shutil.rmtree(workdir)
+        if made_again:  # as a save does that is on its way
+            workdir.mkdir()
+            time.sleep(0.3)  # and a sign of life doesn't hide it
+        with pytest.raises(UserError, match="run was moved or deleted while a run"):
+            held.check()
+    assert not (workdir / lock.NAME).exists()

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from vit_ssl_jax import console
+from vit_ssl_jax.errors import UserError
 from vit_ssl_jax.workdir import metrics
 
 
@@ -70,3 +73,9 @@ def test_a_console_line_has_speed_wait_and_time_left():
 def test_accuracies_are_told_in_per_cent_and_losses_as_they_are():
     line = console.results_line({"eval/knn/top1": 0.5, "eval/pretext/loss": 1.25})
     assert line == "eval/knn/top1 50.0 %  eval/pretext/loss 1.25"
+
+
+def test_a_workdir_that_is_gone_is_one_message(tmp_path):
+    rows = metrics.Rows(tmp_path / "run" / "metrics.jsonl", 0)
+    with pytest.raises(UserError, match="run was moved or deleted while a run wrote"):
+        rows.append('{"step": 1}\n')

@@ -2,6 +2,12 @@
 
 import json
 
+# Of a folder that a run writes to.
+GONE = (
+    "{} was moved or deleted while a run wrote to it; put it back, and the same command goes "
+    "on from the last checkpoint that is there"
+)
+
 
 def is_stored(path):
     """Whether a path is in a store of objects (gs://), which are only written whole."""

@@ -18,6 +18,7 @@ import jax
 
 from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.workdir.files import GONE
 from vit_ssl_jax.workdir.folder import is_stored, replace
 
 NAME = "running.json"
@@ -32,7 +33,8 @@ class Lock:
     """A workdir that this process holds; `check` says whether it still does."""
 
     def __init__(self, workdir, me):
-        self._file, self._me, self._taken = workdir / NAME, me, ""
+        self._file, self._me = workdir / NAME, me
+        self._taken, self._gone = "", False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -43,11 +45,22 @@ class Lock:
             if other and other["token"] != self._me["token"]:
                 self._taken = describe(other)
                 return
+            if self._is_gone(other):
+                return
             with contextlib.suppress(Exception):  # a store that is away comes back
                 write(self._file, self._me)
 
+    def _is_gone(self, other):
+        """Whether the file was deleted, by what `read` gives; a store may forget for a while."""
+        if other is None and not is_stored(self._file):
+            with contextlib.suppress(OSError):  # a mount that is away comes back
+                self._gone = self._gone or not self._file.exists()
+        return self._gone
+
     def check(self):
-        """Raises UserError where another process has taken the workdir over."""
+        """Raises UserError where another process has taken the workdir over, or it is gone."""
+        if self._is_gone(read(self._file)):
+            raise UserError(GONE.format(self._file.parent))
         if self._taken:
             raise UserError(
                 f"{self._file.parent} was taken over by {self._taken}, which had no sign "
@@ -59,7 +72,7 @@ class Lock:
         """Gives the workdir back."""
         self._end.set()
         self._thread.join()
-        if not self._taken:
+        if not (self._taken or self._gone):
             with contextlib.suppress(Exception):
                 self._file.unlink()
 

@@ -9,9 +9,9 @@ import jax
 import tqdm
 from etils import epath
 
-from vit_ssl_jax.errors import printable
+from vit_ssl_jax.errors import UserError, printable
 from vit_ssl_jax.workdir import tracking
-from vit_ssl_jax.workdir.files import is_stored, read_rows, replace
+from vit_ssl_jax.workdir.files import GONE, is_stored, read_rows, replace
 
 AGAIN = 30  # seconds between two writes of a file that can't be appended to
 
@@ -105,8 +105,11 @@ class Rows:
     def append(self, line):
         """Adds a line."""
         if not self._stored:
-            with self._path.open("a") as file:
-                file.write(line)
+            try:
+                with self._path.open("a") as file:
+                    file.write(line)
+            except FileNotFoundError:
+                raise UserError(GONE.format(self._path.parent)) from None
             return
         self._kept.append(line)
         if time.perf_counter() - self._written > AGAIN:
