@@ -131,7 +131,7 @@ def spans_of(steps, stop_at=None, start=0, most=64, **due):
         album=types.SimpleNamespace(due=due_at("album")),
         stop_requested=Asked(),
     )
-    return list(loop.spans(s, start, most)), heard
+    return list(loop.spans(s, start, lambda: most)), heard
 
 
 def test_spans_end_where_something_is_due():
@@ -145,6 +145,13 @@ def test_spans_end_where_something_is_due():
     assert spans_of(9, start=4, probe=3)[0] == [(1, 5), (1, 6), (3, 9)]
     assert spans_of(9, album=4)[0] == [(1, 1), (3, 4), (4, 8), (1, 9)]
     assert spans_of(4, start=4)[0] == []
+
+
+def test_slow_steps_make_short_spans_for_a_signal_to_be_heard():
+    paces = [0.0, 0.001, 0.5, 3.0, 60.0]  # seconds a step; 0 is not known yet
+    most = [loop.most_steps(64, pace) for pace in paces]
+    assert most == [64, 64, 10, 1, 1]
+    assert loop.most_steps(1, 0.001) == 1
 
 
 def test_a_signal_is_asked_for_at_every_step_and_ends_the_span_before():

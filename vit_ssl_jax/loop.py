@@ -15,6 +15,8 @@ from vit_ssl_jax.monitors import finite, health, online
 from vit_ssl_jax.workdir import best, checkpoint, lock
 from vit_ssl_jax.workdir.metrics import Meter, Writer
 
+SPAN = 5.0  # seconds that a call of several steps takes at most: a signal waits for it
+
 
 @dataclasses.dataclass(kw_only=True)
 class Session:
@@ -64,9 +66,10 @@ def take_steps(s, state, feed):
     config, run, log = s.config, s.run, s.log
     key = starting.make_key(config.seed, run.program)
     start = int(state.step)
-    meter = Meter(start)
+    meter, paces = Meter(start), [0.0]
     # Where steps may be left out each is looked at with its own numbers.
-    for count, done in spans(s, start, 1 if state.skips else feed.most):
+    most = 1 if state.skips else feed.most
+    for count, done in spans(s, start, lambda: most_steps(most, paces[-1])):
         with meter.waiting():
             made = take(s, state, feed, count)
         if made is None:
@@ -85,6 +88,7 @@ def take_steps(s, state, feed):
         last = done == run.steps
         if done % config.log_every == 0 or last:
             write_metrics(s, state, metrics, meter, done)
+            paces[:] = [meter.seconds_a_step(done)]
             meter = Meter(done)
         if s.monitor.due(done):
             watch_health(s, state, batch, key, done)
@@ -135,8 +139,18 @@ def measure_first(s, state):
     s.log.say(f"{s.config.keep_best} is kept, {value:.4f} at step {int(state.step)}")
 
 
+def most_steps(most, pace):
+    """Steps of a call: `most`, but no more than SPAN seconds at `pace` seconds a step.
+
+    Processes that are several take equally many, whatever their clocks say.
+    """
+    if not pace or jax.process_count() > 1:
+        return most
+    return max(1, min(most, int(SPAN / pace)))
+
+
 def spans(s, start, most):
-    """Yields steps to take in one go, up to `most`: `(how many, the last of them)`.
+    """Yields steps to take in one go, up to `most()`: `(how many, the last of them)`.
 
     What a step is followed by ends a span, and so does a signal, which ends all.
     """
@@ -146,7 +160,7 @@ def spans(s, start, most):
             if before < done - 1:
                 yield done - 1 - before, done - 1
             return
-        if done - before == most or done == start + 1 or is_due(s, done):
+        if done - before >= most() or done == start + 1 or is_due(s, done):
             yield done - before, done
             before = done
 
