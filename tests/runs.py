@@ -78,6 +78,17 @@ def small(method="mae", **changes):
     return config
 
 
+def mostly_slow(cases, *always):
+    """Cases for `parametrize`: some run always, the others with -m slow."""
+    import pytest  # here because studies do without
+
+    def later(case):
+        several = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*several, marks=pytest.mark.slow)
+
+    return [case if case in always else later(case) for case in cases]
+
+
 def tiny_method(numbers, patch):
     """A recipe's hyper-parameters for patches of 2 px in place of `patch`.
 

@@ -55,6 +55,7 @@ def wait_for(process, file):
     raise AssertionError(process.communicate()[0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_goes_on_draws_the_same_again(tmp_path):
     """From step 30 or from the start, over what was drawn until it was killed."""
     wanted = changes(steps=90, checkpoint_every=30)

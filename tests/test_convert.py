@@ -189,6 +189,7 @@ def test_a_fine_tuning_takes_from_its_start_what_the_recipe_leaves_open(
     assert (alone.vit.gelu, alone.data.mean) == ("tanh", (0.5, 0.5, 0.5))
 
 
+@pytest.mark.slow
 def test_other_kinds_of_vit_are_asked_for_by_their_name(tmp_path):
     """A file with registers, and a run without: the message is the value to set."""
     file = tmp_path / "x.safetensors"

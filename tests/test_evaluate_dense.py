@@ -139,6 +139,7 @@ def test_the_command_on_one_device_says_the_same(judged, trained, ade, tmp_path)
     assert json.loads(file.read_text())["results"] == pytest.approx(judged, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_depths_that_patches_tell_are_found(trained, nyu, tmp_path):
     found = short(judge(depth(nyu), trained, tmp_path))
     assert found["rmse"] < 1.2 and found["delta1"] > 0.8  # metres spread by 2.3

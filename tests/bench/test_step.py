@@ -97,6 +97,7 @@ def bench(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_the_same(tmp_path):
     out = tmp_path / "step.json"
     done = bench(

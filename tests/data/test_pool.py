@@ -145,7 +145,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["end", "kill", "interrupt"])
+@pytest.mark.parametrize("how", runs.mostly_slow(["end", "kill", "interrupt"], "kill"))
 def test_nothing_is_left_however_the_parent_ends(tmp_path, how):
     """Its workers hold their end of its output: it is read to the end when all are gone."""
     script = tmp_path / "script.py"

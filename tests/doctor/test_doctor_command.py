@@ -71,9 +71,17 @@ def test_a_recipe_that_doesnt_fit_the_devices_is_a_line(tmp_path):
         (["--config=nope.py"], "error: nope.py doesn't exist"),
         (["--config.batch_size=8"], "error: "),
         (["--json=/nowhere/at/all"], "error: --json: /nowhere/at/all can't be written"),
-        (["--json=/proc/x.json"], "error: --json: /proc/x.json can't be written"),
+        pytest.param(
+            ["--json=/proc/x.json"],
+            "error: --json: /proc/x.json can't be written",
+            marks=pytest.mark.slow,
+        ),
         (["--config=configs/eval_quickstart.py"], "judges checkpoints; doctor takes"),
-        (["everything"], "error: unexpected argument 'everything'"),
+        pytest.param(
+            ["everything"],
+            "error: unexpected argument 'everything'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_flags_are_one_message(flags, said):

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import vit_ssl_jax
+from tests import runs
 from tests.interop import originals
 from vit_ssl_jax import convert, exporting, weights
 from vit_ssl_jax.errors import UserError
@@ -99,7 +100,9 @@ def encode(encoder, images):
     return np.asarray(encoder.module.apply({"params": encoder.params}, images, False))
 
 
-@pytest.mark.parametrize("case", HF)
+@pytest.mark.parametrize(
+    "case", runs.mostly_slow(HF, "ViTModel", "Dinov2WithRegisters", "DINOv3")
+)
 def test_transformers_files_give_equal_tokens_and_come_out_again(case, tmp_path):
     torch, _, _ = originals.load()
     theirs = save_hf(case, tmp_path / "in")
@@ -124,7 +127,7 @@ def test_transformers_files_give_equal_tokens_and_come_out_again(case, tmp_path)
         assert torch.equal(again.eval()(x)[0], theirs(x)[0])
 
 
-@pytest.mark.parametrize("case", TIMM)
+@pytest.mark.parametrize("case", runs.mostly_slow(TIMM, "token", "registers"))
 def test_timm_files_give_equal_tokens_and_come_out_again(case, tmp_path):
     torch, timm, _ = originals.load()
     theirs = save_timm(case, tmp_path / "in")

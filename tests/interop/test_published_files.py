@@ -240,13 +240,17 @@ def as_original(state, version, swiglu, heads):
 
 @pytest.mark.parametrize(
     ("case", "version"),
-    [
-        ("Dinov2Model", 2),
-        ("Dinov2 SwiGLU", 2),
+    runs.mostly_slow(
+        [
+            ("Dinov2Model", 2),
+            ("Dinov2 SwiGLU", 2),
+            ("Dinov2WithRegisters", 2),
+            ("DINOv3", 3),
+            ("DINOv3 SwiGLU", 3),
+        ],
         ("Dinov2WithRegisters", 2),
         ("DINOv3", 3),
-        ("DINOv3 SwiGLU", 3),
-    ],
+    ),
 )
 def test_dinov2_and_dinov3_under_their_own_names(case, version, tmp_path):
     from tests.interop.test_libraries import save_hf

@@ -116,6 +116,7 @@ def test_the_vote_is_that_of_scikit_learn():
     np.testing.assert_allclose(shares, judge.predict_proba(queries), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_separable_problem_is_learned():
     state, rng = online.init_state(8, 8, queue=64), np.random.default_rng(0)
     for _ in range(60):
@@ -226,6 +227,7 @@ def test_a_resumed_run_ends_with_the_same_probe_and_metrics(pair, tmp_path):
     assert mine == other
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_on_later(pair, tmp_path, capsys):
     again = resume(pair, tmp_path, 1)
     assert "none in the checkpoint, they start here" in capsys.readouterr().out

@@ -95,8 +95,16 @@ def test_gradients_are_summed_over_both_axes_and_weights_gathered(on_cpu):
         (["--config.mesh.fsdp=3"], "config.mesh: data=-1, fsdp=3"),
         (["--config.batch_size=30"], "config.batch_size: 30 doesn't divide"),
         (["--search"], "--search: only named devices have estimates"),
-        (["--global_batch=64"], "--global_batch is for --search"),
-        (["--json=/no/such/folder/x.json"], "--json: /no/such/folder/x.json"),
+        pytest.param(
+            ["--global_batch=64"],
+            "--global_batch is for --search",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--json=/no/such/folder/x.json"],
+            "--json: /no/such/folder/x.json",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_any_compilation(flags, message):
