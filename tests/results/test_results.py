@@ -157,6 +157,15 @@ def test_a_torn_config_is_told(tmp_path):
         __main__.results([tmp_path])
 
 
+def test_a_run_that_cannot_be_read_is_left_out_with_a_line(tmp_path, caplog):
+    write(tmp_path / "a", "mae_vitb", 0.5)
+    write(tmp_path / "b", "mae_vitb", 0.7)
+    (tmp_path / "b" / "config.json").write_text("[" * 100_000)
+    (row,) = __main__.results([tmp_path])[:1]
+    assert row["values"] == [50.0]
+    assert f"left out: {tmp_path}/b/config.json can't be read" in caplog.text
+
+
 def test_damaged_metrics_are_left_out(tmp_path):
     write(tmp_path / "a", "mae_vitb", 0.5)
     with open(tmp_path / "a" / "metrics.jsonl", "ab") as file:

@@ -28,6 +28,12 @@ def test_a_file_in_the_way_is_named(tmp_path):
         folder.open_workdir(tmp_path / "file" / "run")
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match="config.json is a folder there"):
+        folder.open_workdir(tmp_path)
+
+
 def test_only_what_has_an_address_is_in_a_store(tmp_path):
     assert folder.is_stored("gs://bucket/run")
     assert not folder.is_stored(tmp_path)

@@ -7,8 +7,8 @@ the published figure where there is one.
 import argparse
 import csv
 import io
-import itertools
 import json
+import logging
 import re
 import sys
 
@@ -26,14 +26,24 @@ def results(paths, metrics=""):
     differ in seeds, folders and the like alone; of runs that began with the encoder of
     another, that one's config counts, too. `metrics` is a regular expression of the
     metrics that are wanted; "" stands for accuracies, mIoU and RMSE, of a probe's grid
-    only the best head's. Raises UserError where a path holds no run.
+    only the best head's. A run that can't be read is left out, with a line. Raises
+    UserError where a path holds no run, or none that can be read.
     """
     try:
         re.compile(metrics)
     except re.error as error:
         raise UserError(f"--metrics: {metrics!r} is no regular expression: {error}")
-    found = map(runs.read_runs, runs.find_folders(paths))
-    return table.tabulate(itertools.chain.from_iterable(found), metrics)
+    found, unread = [], []
+    for folder in runs.find_folders(paths):
+        try:
+            found += runs.read_runs(folder)
+        except UserError as error:
+            unread.append(error)
+            text = printable(str(error))
+            logging.getLogger(__name__).warning("left out: %s", text)
+    if unread and not found:
+        raise unread[0]
+    return table.tabulate(found, metrics)
 
 
 def markdown(rows):

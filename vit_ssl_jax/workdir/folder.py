@@ -13,6 +13,7 @@ from vit_ssl_jax.distributed import processes
 from vit_ssl_jax.errors import CLOUD, UserError
 from vit_ssl_jax.workdir.files import is_stored, replace
 
+FILES = "config.json", "versions.json", "data.json", "metrics.jsonl", "summary.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -49,6 +50,12 @@ def open_workdir(path):
                 f"--workdir={path} can't be written ({why}); give a folder that you may "
                 "write to" + CLOUD * is_stored(path)
             ) from None
+        for name in () if is_stored(path) else FILES:
+            if (path / name).is_dir():
+                raise UserError(
+                    f"--workdir={path}: {name} is a folder there, where a run writes a "
+                    "file; move it away, or give another folder"
+                )
     processes.check_shared(path)
     return path
 
