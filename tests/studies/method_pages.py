@@ -23,6 +23,7 @@ from vit_ssl_jax.data import loose
 
 PHOTOS = ("astronaut", "chelsea", "coffee")
 WIDE = 128  # pixels of a photo in the sheet
+KNN = "eval/knn/"  # a share, shown in per cent
 SMALL = {"vit.variant": "1x64x4/16", "vit.dtype": "float32", "vit.remat": "none"}
 # Method -> its recipe, what is set for the picture, and the rows that need no network.
 TASKS = {
@@ -152,7 +153,7 @@ def tabulate(workdir):
         metric: (f"train/{metric}", "{:.3f}"),
         "RankMe": ("ssl/rankme", "{:.1f}"),
         "feature std": ("ssl/feature_std", "{:.2f}"),
-        "k-NN, %": ("knn/", "{:.1f}"),
+        "k-NN, %": (KNN, "{:.1f}"),
     }
     columns.pop("", None)
     lines = [
@@ -177,7 +178,9 @@ def read(workdir):
 def show(row, name, form):
     """A cell: the metric whose name holds `name`, empty where there is none."""
     found = [value for key, value in row.items() if name in key]
-    return form.format(found[0]) if found else ""
+    if not found:
+        return ""
+    return form.format(100 * found[0] if name == KNN else found[0])
 
 
 if __name__ == "__main__":
