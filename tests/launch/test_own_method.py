@@ -89,7 +89,9 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     outputs = [output for cell in code(shown) for output in cell.outputs]
     text = "".join(output.get("text", "") for output in outputs)
     assert str(tmp_path / "copy") in text, "the repository's own package was used"
-    assert re.search(r"^0\.0$", text, re.M) and re.search(r"^0\.5$", text, re.M)
+    assert re.search(r"^0\.0$", text, re.MULTILINE) and re.search(
+        r"^0\.5$", text, re.MULTILINE
+    )
     assert "model: thumbnail" in text and text.count("k-NN top-1") == 2
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert not (runs.ROOT / "vit_ssl_jax" / "methods" / "thumbnail.py").exists()

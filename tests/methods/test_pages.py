@@ -24,7 +24,9 @@ SECTIONS = (
 def section(name, title):
     """The text under a heading of a method's page."""
     text = (FOLDER / f"{name}.md").read_text()
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.S | re.M)[1]
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)[
+        1
+    ]
 
 
 def table(text):
@@ -37,7 +39,7 @@ def table(text):
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_has_a_page_of_the_same_sections(name):
     text = (FOLDER / f"{name}.md").read_text()
-    assert tuple(re.findall(r"^## (.*)$", text, re.M)) == SECTIONS
+    assert tuple(re.findall(r"^## (.*)$", text, re.MULTILINE)) == SECTIONS
     assert f"vit_ssl_jax/methods/{name}.py" in section(name, "In the code")
     assert f"]({name}.md)" in (FOLDER / "index.md").read_text()
 
@@ -68,17 +70,25 @@ def load(recipe):
     return recipes.flatten(recipes.load(f"{file}.py{colon}{argument}").to_dict())
 
 
+def anchors(page):
+    """What headings of a page are linked by: lower case, hyphens, no punctuation."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", x.lower()).replace(" ", "-") for x in headings}
+
+
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda p: p.stem)
 def test_links_and_pictures_are_there_and_small(page):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
     for picture in re.findall(r"!\[.+?\]\((.+?)\)", page.read_text()):
         assert (page.parent / picture).stat().st_size < 60_000, picture
 
 
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda p: p.stem)
 def test_commands_name_recipes_that_load_and_keys_that_they_have(page):
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     for command in "".join(blocks).splitlines():
         recipe = re.search(r"--config=configs/(\S+)", command)[1]
         config = recipes.flatten(recipes.load(recipe).to_dict())
