@@ -1,9 +1,12 @@
-"""The figure of README.md: one photo, four methods, what each sees and predicts.
+r"""The figure of README.md: one photo, four methods, what each sees and predicts.
 
+for METHOD in mae, ijepa, maskfeat, dino:
+    python -m vit_ssl_jax.main --config=configs/pretext_cpu.py:METHOD --config.data.dir=DIR \
+        --config.vit.dtype=bfloat16 --workdir=RUNS/METHOD
 python -m tests.studies.methods_figure RUNS --out=docs/methods.webp
 
-RUNS holds the workdirs `mae`, `ijepa`, `maskfeat` and `dino`, each of a run of
-configs/pretext_cpu.py:METHOD. The photo is scikit-image's cat, which no run has seen.
+DIR has the prepared CIFAR-10 (docs/guides/data.md). The photo is scikit-image's cat. DINO's run
+of the figure is in float32.
 """
 
 import argparse
