@@ -178,7 +178,7 @@ def test_the_work_units_of_a_sweep_run_here(stage, tmp_path):
 
 @pytest.mark.slow  # an environment of its own, and a start of jax
 def test_xmanager_starts_units_here_in_the_package_s_environment(stage, tmp_path):
-    """XManager itself, installed as README says, where jax isn't."""
+    """XManager itself, installed as docs/guides/clusters.md says, where jax isn't."""
     xmanager = tmp_path / "xmanager" / "bin" / "python"
     packages = ["xmanager", "absl-py", "ml_collections"]
     for command in (

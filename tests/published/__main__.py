@@ -10,11 +10,11 @@ away from the released one without saying why, for one without a row, and for th
 where it is older than the configs.
 
 `released` is the code that the authors published, `paper` its text where that says
-otherwise or alone; `-` where they don't tell. Ours is the released value, where there is
+otherwise or alone; `-` where they say nothing. Ours is the released value where there is
 one, and the paper's where there is none. Of several sizes a cell has one value, or those
-that differ by size. Values that switch a part off which the published recipe doesn't have
-(mixup in pre-training) have no row, nor has what changes no result: rematerialisation, kernels,
-the mesh, how often there is a log.
+that differ by size. There is no row for a part that the published recipe does not have and
+ours switches off (mixup in pre-training), nor for what changes no result:
+rematerialization, kernels, the mesh, how often there is a log.
 """
 
 

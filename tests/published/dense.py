@@ -16,7 +16,7 @@ SEGMENTATION = Family(
     "Linear segmentation",
     "facebookresearch/dinov2, eval/segmentation/models/decode_heads/linear_head.py, and the "
     "mmsegmentation configs of B/14 on both sets in Jiawei-Yang/Denoising-ViT; "
-    "mmsegmentation's loss and `slide_inference`. The batch normalisation has scale and "
+    "mmsegmentation's loss and `slide_inference`. The batch normalization has scale and "
     "shift, and they decay.",
     FILES,
     (

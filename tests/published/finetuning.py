@@ -147,9 +147,9 @@ MODERN = Family(
         Row("method.pool", why="as in MAE's fine-tuning code"),
         Row("method.loss", paper="softmax"),
         Row("method.label_smoothing", paper=0.1),
-        Row("method.head_bias", why="as MAE's initialisation has it"),
+        Row("method.head_bias", why="as MAE's initialization has it"),
         Row(
-            "method.head_std", why="xavier uniform's deviation, as MAE's initialisation"
+            "method.head_std", why="xavier uniform's deviation, as MAE's initialization"
         ),
         Row("method.mixup", paper=0.8),
         Row("method.cutmix", paper=1.0),

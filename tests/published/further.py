@@ -7,7 +7,7 @@ from tests.published.finetuning import FINETUNE
 from tests.published.pretraining import HALF
 
 SIZES = ("B/16", "L/16", "H/14")
-ADJUSTED = "as for ImageNet: the paper doesn't tell what it adjusts them to"
+ADJUSTED = "as for ImageNet: the paper does not say what it adjusts them to"
 UNTOLD = {
     key: Row(key, paper="adjusted for each set", why=ADJUSTED)
     for key in ("epochs", "optim.lr")
@@ -35,7 +35,7 @@ SETS = Family(
 )
 
 LOW = ("L/16", "H/14", "H/16 448 px")
-OF_MAE = "not told; as in MAE's fine-tuning code"
+OF_MAE = "not given; as in MAE's fine-tuning code"
 LOWSHOT = Family(
     "Fine-tuning on 1 % of ImageNet after I-JEPA",
     "Assran et al. (2023), appendix A.2 and table 2; no code is released. With 10 % the same.",

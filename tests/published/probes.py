@@ -96,7 +96,7 @@ TRANSFER = Family(
         Row(
             PROBE + "crop",
             of_tasks(*[(0.08, 1.0)] * 3, (), ()),
-            "random; of CLEVR the centre",
+            "random; of CLEVR the center",
         ),
         Row(PROBE + "ratio", (3 / 4, 4 / 3)),
         Row(PROBE + "flip", True, True),

@@ -153,7 +153,9 @@ def make_parser():
     parser.add_argument("src", help="folder of images, tar, or folder of tars")
     parser.add_argument("dst", help="folder of prepared sets")
     parser.add_argument("--name", default="", help="of the set; SRC's")
-    parser.add_argument("--labels", default="", help="file of labels, see README")
+    parser.add_argument(
+        "--labels", default="", help="file of labels, see docs/guides/imagenet.md"
+    )
     parser.add_argument("--no_labels", action="store_true", help="whatever folders say")
     number = dict(type=int, default=0)
     text = "px of the short side of larger images; 0: as they are"
