@@ -101,17 +101,16 @@ def use_up_files(stage):
 
 
 def forbid_writing(stage):
-    """The disk becomes read-only, as after an error of its own."""
+    """The disk becomes read-only for whoever opens a file, as after an error of its own."""
 
-    def remount(disk, how):
-        subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+    def cover(disk):
+        subprocess.run(["mount", "--bind", disk, disk], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
 
-    return on_disk(
-        stage,
-        "disk read-only",
-        lambda disk: remount(disk, "ro"),
-        lambda disk: remount(disk, "rw"),
-    )
+    def uncover(disk):
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+    return on_disk(stage, "disk read-only", cover, uncover)
 
 
 def on_disk(stage, fault, spoil, repair):

@@ -7,7 +7,8 @@ import pytest
 
 from tests import runs
 
-FEW = ("kill_in_saves", "ask_to_stop", "damage_files", "remove_workdir", "start_twice")
+FEW = ("kill_in_saves", "ask_to_stop", "insist", "damage_files", "remove_workdir")
+FEW += ("start_twice",)
 
 
 @pytest.mark.slow  # ~ 100 s

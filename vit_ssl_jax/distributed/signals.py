@@ -40,10 +40,14 @@ def stop_on_signal():
     """
     stop_requested, alone = Requests(), jax.process_count() == 1
 
+    def interrupt():
+        """What a second signal does: a command leaves at once, Python itself raises."""
+        old = before.get(signal.SIGINT)
+        return old if callable(old) else signal.default_int_handler
+
     def handler(number, frame):
-        del frame
         if stop_requested:
-            raise KeyboardInterrupt
+            interrupt()(number, frame)
         stop_requested.append(number)
         if stop_requested.waiting:
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
@@ -55,7 +59,7 @@ def stop_on_signal():
             raise Late
 
     def pass_on(number, frame):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt())
         os.kill(os.getpid(), signal.SIGTERM)
 
     handlers = {signal.SIGTERM: handler, signal.SIGINT: handler, signal.SIGALRM: wake}
@@ -63,7 +67,9 @@ def stop_on_signal():
         handlers = {signal.SIGINT: pass_on}
     if threading.current_thread() is not threading.main_thread():
         handlers = {}
-    before = {s: signal.signal(s, handlers[s]) for s in handlers}
+    before = {s: signal.getsignal(s) for s in handlers}
+    for number, new in handlers.items():
+        signal.signal(number, new)
     try:
         yield stop_requested
     finally:
