@@ -66,18 +66,17 @@ def take_steps(s, state, feed):
     config, run, log = s.config, s.run, s.log
     key = starting.make_key(config.seed, run.program)
     start = int(state.step)
-    meter, paces = Meter(start), [0.0]
+    meter, paces, took = Meter(start), [0.0], None
     # Where steps may be left out each is looked at with its own numbers.
     most = 1 if state.skips else feed.most
-    for count, done in spans(s, start, lambda: most_steps(most, paces[-1])):
+    for count, done in spans(s, start, lambda: most_steps(most, paces[0])):
         with meter.waiting():
             made = take(s, state, feed, count)
         if made is None:
             return state
         state, metrics, batch = advance(s, state, feed.put(made), key, done)
         log.advance(count)
-        if took := s.checkpoints.check():
-            log.say(console.save_line(took, meter.seconds_a_step(done)))
+        took = s.checkpoints.check() or took
         s.watch.note(done, metrics, batch)
         if done == start + 1:
             jax.block_until_ready((metrics, state.probe))
@@ -89,6 +88,9 @@ def take_steps(s, state, feed):
         if done % config.log_every == 0 or last:
             write_metrics(s, state, metrics, meter, done)
             paces[:] = [meter.seconds_a_step(done)]
+            if took:
+                log.say(console.save_line(took, paces[0]))
+                took = None
             meter = Meter(done)
         if s.monitor.due(done):
             watch_health(s, state, batch, key, done)
