@@ -166,8 +166,12 @@ def weights(workdir):
 
 def arrays(folder):
     """The state of a checkpoint's folder as flat numpy arrays."""
+    path = pathlib.Path(folder) / "state"
     with ocp.StandardCheckpointer() as reader:
-        return named(reader.restore(pathlib.Path(folder) / "state"))
+        # As numpy's: the devices that saved it may not be here.
+        about = reader.metadata(path).tree
+        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), about)
+        return named(reader.restore(path, like))
 
 
 def named(state):
