@@ -58,7 +58,7 @@ class Source:
             nodes = ast.walk(self.part(name))
             keyed = [each for node in nodes for each in _keyed(node)]
             for key, first, last in sorted(keyed, key=lambda each: each[1:]):
-                found.setdefault(key, self.beside(first, last))
+                found[key] = found.get(key) or self.beside(first, last)
         return found
 
 
