@@ -4,7 +4,8 @@
 
 on stdin gives `[{"status": 0, "said": "...", "seconds": 1.2}]` on stdout. A fork runs its
 module as `python -m` does, from its own start: no jax device is in use before. With `dry`
-it ends once the flags are read and the config's values are checked.
+it ends once the flags are read and the config's values are checked; with `met` the next job
+begins at once, which it is to meet.
 """
 
 import argparse
@@ -22,19 +23,26 @@ import traceback
 from tests import runs
 
 FLAGS = ("vit_ssl_jax.command", "vit_ssl_jax.methods", "vit_ssl_jax.evaluators")
+SETTINGS = {"COLUMNS": "88", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 WORK = (
     *(f"vit_ssl_jax.{name}" for name in ("train", "judging", "encoder", "classifier")),
     *("sklearn.linear_model", "tensorboardX", "skimage.color"),
 )
 
 
-def run(jobs, timeout=600):
-    """Runs jobs one after the other, as above; returns what each came to."""
+def run(jobs, timeout=600, cache=""):
+    """Runs jobs one after the other, as above; returns what each came to.
+
+    cache: a folder for what is compiled, which jobs share.
+    """
     command = [sys.executable, "-m", "tests.forked"]
     done = subprocess.run(
         command,
         cwd=runs.ROOT,
-        env=runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)},
+        env=runs.environment(1)
+        | {"PYTHONPATH": str(runs.ROOT)}
+        | SETTINGS
+        | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
@@ -45,31 +53,53 @@ def run(jobs, timeout=600):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def fork(job):
-    """Runs a job in a fork: its exit status, what it said, and how long it took."""
+def do(jobs):
+    """Runs jobs in forks one by one, one that is to be met with the next: results."""
+    results, waiting = [], []
+    for job in jobs:
+        waiting.append(begin(**job))
+        if not job.get("met"):
+            results += [finish(*one) for one in waiting]
+            waiting = []
+    return results
+
+
+def begin(met=False, **job):
+    """Begins a job in a fork."""
+    del met
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - `finish` closes it
     begun = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if not child:
-            for stream in (1, 2):
-                os.dup2(said.fileno(), stream)
-            os._exit(execute(**job))
-        _, status = os.waitpid(child, 0)
+    child = os.fork()
+    if not child:
+        for stream in (1, 2):
+            os.dup2(said.fileno(), stream)
+        os._exit(execute(**job))
+    return child, said, begun
+
+
+def finish(child, said, begun):
+    """Waits for a job: its exit status, what it said, and how long it took."""
+    _, status = os.waitpid(child, 0)
+    seconds = time.perf_counter() - begun
+    with said:
         said.seek(0)
         text = said.read().decode(errors="replace")
-    seconds = time.perf_counter() - begun
-    return dict(
-        status=os.waitstatus_to_exitcode(status), said=text, seconds=round(seconds, 2)
-    )
+    status = os.waitstatus_to_exitcode(status)
+    return dict(status=status, said=text, seconds=round(seconds, 2))
 
 
-def execute(argv, cwd=".", dry=False):
-    """Runs a module with its arguments as `python -m` would; returns its exit status."""
+def execute(argv, cwd=".", dry=False, picture=False):
+    """Runs a module with its arguments as `python -m` would; returns its exit status.
+
+    Without `picture` a run ends without one, as in other tests: it takes 2 of 5 seconds.
+    """
     os.chdir(cwd)
     sys.path.insert(0, os.getcwd())
     module, *sys.argv[1:] = argv
     if dry:
         stop_after_flags()
+    if "vit_ssl_jax.closing" in sys.modules and not picture:
+        sys.modules["vit_ssl_jax.closing"].save_picture = lambda *_: "no picture"
     status = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -131,7 +161,7 @@ def main():
     jobs = json.load(sys.stdin)
     for name in FLAGS if all(job.get("dry") for job in jobs) else WORK:
         importlib.import_module(name)
-    print(json.dumps([fork(job) for job in jobs]))
+    print(json.dumps(do(jobs)))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,15 @@ def photo(rng):
 def job(words, folder):
     """A command's words, placeholders filled and small, as `forked.run` takes them."""
     module, *rest = settings.fill(words)
-    return {"argv": [module, *rest, *small(module, rest)], "cwd": str(folder)}
+    return {
+        "argv": [module, *rest, *small(rest)],
+        "cwd": str(folder),
+        "picture": "--config=configs/quickstart.py" in rest,
+        "met": "--process_id=0" in rest,  # by the next command
+    }
 
 
-def small(module, words):
+def small(words):
     """Further flags for a command, that make it small."""
     given = dict(
         re.findall(r"^--config\.([\w.]+)=(.*)", "\n".join(words), re.MULTILINE)
@@ -63,13 +68,13 @@ def small(module, words):
 
 def trained(config, flat, given):
     """Changes of a recipe to train: few steps of a small ViT, noise where data is far."""
-    changes = {
-        key: value
-        for key in flat
-        for end, value in settings.SMALL.items()
-        if (key == end or key.endswith((f".{end}", f"_{end}")))
-        and (key not in given or end in settings.FIRM)
-    }
+    changes = {}
+    for key in flat:
+        ends = [
+            x for x in settings.SMALL if key == x or key.endswith((f".{x}", f"_{x}"))
+        ]
+        if ends and (key not in given or key in settings.FIRM):
+            changes[key] = settings.SMALL[max(ends, key=len)]
     patch = (flat["vit.variant"] or "Ti/16").partition("/")[2]
     changes["vit.variant"] = f"{settings.VARIANT}/{patch}"
     if config.data.name not in ("embedded", "folder") and "data.name" not in given:

@@ -109,6 +109,7 @@ def split(words):
 
 def distinct(commands):
     """The first of those commands that say the same."""
-    return list({command.words: command for command in reversed(commands)}.values())[
-        ::-1
-    ]
+    first = {}
+    for command in commands:
+        first.setdefault(command.words, command)
+    return list(first.values())

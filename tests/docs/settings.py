@@ -34,13 +34,26 @@ STANDS_FOR = {
 LEFT_OUT = {
     "pip install": "installs packages; tests/test_packaging.py installs the wheel",
     "python -m pytest": "runs the tests",
+    ".ci/run": "runs all tests in fresh environments",
+    "python -m tests.parity": "tests/test_goldens.py does the same",
     "tfds convert_format": "needs TensorFlow",
 }
 # Commands that end with an error here, by their module, and what it says.
 ENDS = {
     "vit_ssl_jax.replay": "there is no runs/",  # no step of that run went wrong
 }
-OTHERS = ("pip", "tfds", "git", "gcloud", "kubectl", "sbatch", "docker", "uv", "wandb")
+OTHERS = (
+    "pip",
+    "tfds",
+    "git",
+    "gcloud",
+    "kubectl",
+    "sbatch",
+    "docker",
+    "uv",
+    "wandb",
+    ".ci/run",
+)
 
 # Values that make a run small, by the end of their keys; those that a recipe lacks are
 # left out, and so are those that a command gives, but for FIRM.

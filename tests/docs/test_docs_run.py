@@ -35,7 +35,7 @@ def done(folder):
     first = [material.BEFORE, material.AFTER]
     jobs = [material.job(words, folder) for words in first]
     jobs += [material.job(command.words[2:], folder) for command in RUN]
-    results = forked.run(jobs, timeout=3000)
+    results = forked.run(jobs, timeout=3000, cache=folder / "cache")
     for job, got in zip(jobs, results, strict=True):
         print(f"{got['seconds']:6.1f} s  {got['status']}  {' '.join(job['argv'])}")
     for got in results[: len(first)]:
