@@ -167,9 +167,9 @@ def get_config(method="ijepa"):
         pixels="pillow",
         device_cache=False,  # keep a small set of images of one size on the devices
         max_broken=0.25,  # share of images that may be broken before the run ends
-        # largest image that is read; a larger one is refused, a JPEG read smaller
+        # pixels of the largest image: a larger one is refused, a JPEG read smaller
         max_pixels=178_956_970,
-        # that a run waits for a folder, or a mount, whose images are gone
+        # seconds of waiting for a folder, or a mount, whose images are gone
         retry_seconds=300,
         eval_batch_size=256,  # images a batch of evaluation, on all devices together
     )
