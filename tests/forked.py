@@ -2,7 +2,7 @@
 
     [{"argv": ["vit_ssl_jax.main", "--config=..."], "cwd": "...", "dry": false}]
 
-on stdin gives `[{"status": 0, "said": "...", "seconds": 1.2}]` on stdout. A fork runs its
+on stdin gives `[{"status": 0, "said": "...", "seconds": 1.2, "cpu": 1}]` on stdout. A fork runs its
 module as `python -m` does, from its own start: no jax device is in use before. With `dry`
 it ends once the flags are read and the config's values are checked; with `met` the next job
 begins at once, which it is to meet.
@@ -13,7 +13,10 @@ import contextlib
 import importlib
 import json
 import os
+import pathlib
+import resource
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,20 +82,27 @@ def begin(met=False, **job):
 
 def finish(child, said, begun):
     """Waits for a job: its exit status, what it said, and how long it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     _, status = os.waitpid(child, 0)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     seconds = time.perf_counter() - begun
     with said:
         said.seek(0)
         text = said.read().decode(errors="replace")
     status = os.waitstatus_to_exitcode(status)
-    return dict(status=status, said=text, seconds=round(seconds, 2))
+    return dict(status=status, said=text, seconds=round(seconds, 2), cpu=round(cpu, 2))
 
 
-def execute(argv, cwd=".", dry=False, picture=False):
+def execute(argv, cwd=".", dry=False, picture=False, copy=()):
     """Runs a module with its arguments as `python -m` would; returns its exit status.
 
-    Without `picture` a run ends without one, as in other tests: it takes 2 of 5 seconds.
+    copy: folders `(from, to, name)` that are copied first. Without `picture` a run ends
+    without one, as in other tests: it takes 2 of 5 seconds.
     """
+    for source, target, name in copy:
+        shutil.copytree(pathlib.Path(source, name), pathlib.Path(target, name))
+    os.makedirs(cwd, exist_ok=True)
     os.chdir(cwd)
     sys.path.insert(0, os.getcwd())
     module, *sys.argv[1:] = argv

@@ -1,6 +1,8 @@
 """What the documentation's commands find when they run: photos, runs, weights; small flags."""
 
 import re
+import shlex
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -9,25 +11,19 @@ from tests.docs import settings
 from vit_ssl_jax import recipes
 from vit_ssl_jax.errors import UserError
 
-BEFORE = (  # what placeholders stand for that only a command makes
-    *("vit_ssl_jax.main", "--config=configs/mae_vitb.py", "--workdir=runs/mae_vitb"),
-)
-AFTER = (
-    *("vit_ssl_jax.convert", "export", "runs/mae_vitb", "--to=timm", "--out=weights"),
-)
+WEIGHTS = "convert export runs/mae_vitb --to=timm --out=weights"
 
 
 def make(folder):
-    """Photos in class folders, and two of them alone: a.jpg and b.jpg."""
+    """Photos in class folders, and the same in a folder for what is written, too."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 8)):
         for name in ("cats", "dogs"):
+            place = folder / "photos" / split / name
+            place.mkdir(parents=True)
             for number in range(count):
-                place = folder / "photos" / split / name
-                place.mkdir(parents=True, exist_ok=True)
                 photo(rng).save(place / f"{number}.jpg")
-    for name in ("a.jpg", "b.jpg"):
-        photo(rng).save(folder / name)
+    shutil.copytree(folder / "photos", folder / "dir")
 
 
 def photo(rng):
@@ -36,34 +32,61 @@ def photo(rng):
     return Image.fromarray(pixels.repeat(12, 0).repeat(12, 1))
 
 
+def shared_jobs(folder):
+    """What makes the runs that pages share, and a file of weights."""
+    lines = [f"{text} --workdir={run}" for run, text in settings.SHARED.items()]
+    words = [f"vit_ssl_jax.{line}".split() for line in [*lines, WEIGHTS]]
+    return [job(each, folder) for each in words]
+
+
+def page_jobs(page, commands, base):
+    """The commands of a page, in a folder of its own with what is shared."""
+    folder, text = base / page.replace("/", "_"), "\n".join(c.text for c in commands)
+    own = {run for run in settings.SHARED if re.search(rf"--workdir={run}\b", text)}
+    jobs = [job(command.words[2:], folder) for command in commands]
+    jobs[0]["copy"] = [[str(base), str(folder), name] for name in shared(own)]
+    return jobs
+
+
+def shared(own=()):
+    """What a page's folder has at first, unless it makes a run of its `own`."""
+    return ["photos", "dir", "weights", *(settings.SHARED.keys() - set(own))]
+
+
+def share(base, folder):
+    """Fills the folder of a page whose commands were all run on others."""
+    for name in shared():
+        if not (folder / name).exists():
+            shutil.copytree(base / name, folder / name)
+
+
 def job(words, folder):
     """A command's words, placeholders filled and small, as `forked.run` takes them."""
-    module, *rest = settings.fill(words)
+    words = settings.fill(words)
     return {
-        "argv": [module, *rest, *small(rest)],
+        "argv": [*words, *small(words)],
         "cwd": str(folder),
-        "picture": "--config=configs/quickstart.py" in rest,
-        "met": "--process_id=0" in rest,  # by the next command
+        "picture": "--config=configs/quickstart.py" in words,
+        "met": "--process_id=0" in words,  # by the next command
     }
 
 
 def small(words):
     """Further flags for a command, that make it small."""
+    text = shlex.join(words)
+    more = [flag for key, few in settings.FLAGS.items() if key in text for flag in few]
     given = dict(
         re.findall(r"^--config\.([\w.]+)=(.*)", "\n".join(words), re.MULTILINE)
     )
     named = [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    if not named:
-        return []
     try:
-        config = recipes.load(named[0])
-    except UserError:  # a list of recipes, of launch scripts
-        return []
+        config = recipes.load(*named)
+    except (TypeError, UserError):  # no recipe, or several
+        return more
     change = judged if "tasks" in config else trained
     flat = recipes.flatten(config.to_dict())
-    return [
-        f"--config.{key}={value}" for key, value in change(config, flat, given).items()
-    ]
+    changes = change(config, flat, given)
+    return [*(f"--config.{key}={value}" for key, value in changes.items()), *more]
 
 
 def trained(config, flat, given):
@@ -75,21 +98,21 @@ def trained(config, flat, given):
         ]
         if ends and (key not in given or key in settings.FIRM):
             changes[key] = settings.SMALL[max(ends, key=len)]
+    if config.data.name == "embedded":
+        return changes  # the quickstart, whose ViT is small
     patch = (flat["vit.variant"] or "Ti/16").partition("/")[2]
     changes["vit.variant"] = f"{settings.VARIANT}/{patch}"
-    if config.data.name not in ("embedded", "folder") and "data.name" not in given:
+    if config.data.name != "folder" and "data.name" not in given:
         changes |= {"data.name": "fake", "data.dir": "", "data.label": ""}
     return changes
 
 
 def judged(config, flat, given):
     """Changes of a suite: few heads, and a first task whose images are at hand."""
-    changes = {
-        f"evals.{key}": value
-        for key, value in settings.JUDGED.items()
-        if f"evals.{key}" in flat
-    }
+    del given
+    few = settings.JUDGED.items()
+    changes = {f"evals.{key}": x for key, x in few if f"evals.{key}" in flat}
     task = next(iter(config.tasks))
     if config.tasks[task].set != "folder":
-        changes |= {f"tasks.{task}.{key}": v for key, v in settings.TASK.items()}
+        changes |= {f"tasks.{task}.{key}": x for key, x in settings.TASK.items()}
     return {"eval_batch_size": 16} | changes

@@ -2,58 +2,53 @@
 
 A command of a page runs as it is written there, but that
 
-- placeholders become what STANDS_FOR has, in a folder that `material.make` fills;
-- flags are added that make it small: `small`;
-- one that LEFT_OUT names isn't run at all, for the reason that stands there.
+- placeholders become what STANDS_FOR has, in the page's folder, which `material` fills;
+- flags are added that make it small: SMALL, JUDGED, FLAGS;
+- one that LEFT_OUT names isn't run, for the reason that stands there.
 """
 
 import re
 
 STANDS_FOR = {
     "IMAGES": "photos",
-    "PHOTOS": "photos",
-    "NEW": "photos",
-    "DIR": "photos",
-    "DST": "sets",
-    "SETS": "sets",
-    "SRC": "photos",
+    "DIR": "dir",  # the same photos, and what a command writes beside them
     "TARS": "photos",
     "RUN": "runs/mae_vitb",
-    "RUN2": "runs/mae_vitb",
     "FILE": "weights/model.safetensors",
     "METHOD": "mae",
-    "NAME": "name",
     "BUCKET": "bucket",
     "IMAGE": "image",
-    "PROJECT": "project",
-    # Runs that a page speaks of, and no page before it trains:
-    "runs/ijepa_vitl": "runs/mae_vitb",
 }
-# Commands that no test runs, by how they begin, and why. All but those of OTHERS are
-# still read: flags, keys and values.
+# Runs that pages speak of, and how they are trained. A page that trains one of that name
+# itself finds none.
+SHARED = {
+    "runs/quickstart": "main --config=configs/quickstart.py",
+    "runs/mae_vitb": "main --config=configs/mae_vitb.py",
+    "runs/own": "main --config=configs/own.py --config.data.dir=photos",
+    "runs/classes": "main --config=configs/own.py:supervised --config.data.dir=photos",
+    "runs/finetuned": "main --config=configs/finetune_vitb.py"
+    " --config.init_from=runs/mae_vitb",
+}
+ALIKE = {"runs/ijepa_vitl": "runs/mae_vitb"}  # a run, and another that stands for it
+# Commands that aren't run, by what they have in common, and why. Those of our package
+# are still read: their flags, keys and values.
 LEFT_OUT = {
     "pip install": "installs packages; tests/test_packaging.py installs the wheel",
     "python -m pytest": "runs the tests",
     ".ci/run": "runs all tests in fresh environments",
-    "python -m tests.parity": "tests/test_goldens.py does the same",
+    "tests.parity": "tests/test_goldens.py does the same",
     "tfds convert_format": "needs TensorFlow",
+    "data.prepare TARS": "needs ImageNet's archives; tests/data/test_prepare.py makes small ones",
+    "configs/lowshot_vitl.py:1pct": "needs ImageNet, prepared; tests/data/test_listing.py",
+    "configs/eval_dense.py": "needs images with maps; tests/test_evaluate_dense.py makes some",
+    "configs/eval_robust.py:DIR": "needs sets unpacked; tests/test_evaluate_robust.py",
+    "report --live": "serves until it is stopped; tests/report starts and stops it",
+    "plan.matrix": "compiles for an hour; tests/plan fills a smaller table",
 }
-# Commands that end with an error here, by their module, and what it says.
-ENDS = {
-    "vit_ssl_jax.replay": "there is no runs/",  # no step of that run went wrong
-}
-OTHERS = (
-    "pip",
-    "tfds",
-    "git",
-    "gcloud",
-    "kubectl",
-    "sbatch",
-    "docker",
-    "uv",
-    "wandb",
-    ".ci/run",
-)
+# Commands that end with an error here, and what it says.
+ENDS = {"replay runs/mae/capsules": "there is no runs/mae/capsules"}
+# Programs that aren't ours.
+OTHERS = ("pip", "tfds", ".ci/run")
 
 # Values that make a run small, by the end of their keys; those that a recipe lacks are
 # left out, and so are those that a command gives, but for FIRM.
@@ -62,6 +57,7 @@ SMALL = {
     "steps": 2,
     "log_every": 1,
     "checkpoint_every": 2,
+    "summary": False,
     "data.eval_batch_size": 16,
     "data.workers": 0,
     "health.every": 0,
@@ -86,7 +82,13 @@ SMALL = {
     "permutations": 16,
 }
 FIRM = ("batch_size", "steps")
-VARIANT = "1x32x2"  # and the recipe's patch
+VARIANT = "2x32x2"  # and the recipe's patch
+FLAGS = {  # further ones, for commands with these words
+    "vit_ssl_jax.plan": ["--config.batch_size=64"],
+    "--search": ["--budget=1"],
+    "bench step": ["--steps=2"],
+    "bench input": ["--seconds=1"],
+}
 # Evaluators of suites.
 JUDGED = {
     "knn.k": (1,),
@@ -103,24 +105,21 @@ JUDGED = {
     "probe.decays": (0.0,),
     "probe.warmup_epochs": 0.0,
 }
-TASK = dict(  # what the first task of a suite looks at
-    set="embedded",
-    dir="",
-    label="",
-    train="train[:80]",
-    select="",
-    test="test[:80]",
+# What the first task of a suite looks at, unless its set is a folder.
+TASK = dict(
+    set="fake", dir="", label="", train="train[:80]", select="", test="test[:80]"
 )
 
 
 def fill(words):
     """Words with what the placeholders stand for."""
-    names = sorted(STANDS_FOR, key=len, reverse=True)
-    known = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, names))})(?![\w])")
-    return [known.sub(lambda match: STANDS_FOR[match[1]], word) for word in words]
+    names = "|".join(map(re.escape, STANDS_FOR | ALIKE))
+    known = re.compile(rf"(?<![\w.])({names})(?!\w)")
+    return [
+        known.sub(lambda match: (STANDS_FOR | ALIKE)[match[1]], word) for word in words
+    ]
 
 
-def reason(command):
-    """Why a command isn't run; "" where it is."""
-    begun = (why for start, why in LEFT_OUT.items() if command.text.startswith(start))
-    return next(begun, "")
+def find(table, text):
+    """What a table has for a command, by words in it; "" for none."""
+    return next((value for words, value in table.items() if words in text), "")
