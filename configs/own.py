@@ -161,7 +161,7 @@ def get_config(choice="mae"):
     config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
-    # of a value that is None here, and that no encoder to start from says
+    # what KEY is where it is None here and no encoder to start from has it
     config.otherwise = dict(
         vit=dict(posemb=posemb, cls=cls, norm_eps=1e-6, gelu="exact"),
         data=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

@@ -147,12 +147,12 @@ class Key:
         more = len(self.said) - MOST
         cells += [f"{more} more"] if more > 0 else []
         if self.default is not None:
-            cells.append(f"left out: `{self.default!r}`")
+            cells.append(f"default `{self.default!r}`")
         cells = [
             f"`{self.name}`",
             self.meaning,
             fits,
-            ", ".join(cells) or "none has it",
+            ", ".join(cells) or "in none",
         ]
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
