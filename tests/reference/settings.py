@@ -190,7 +190,7 @@ def of_run():
         keys = [key for key in order if belongs(key, section) and key in said()]
         yield (
             title,
-            "",
+            sizes() if section == "vit" else "",
             [
                 Key(
                     name=key,
