@@ -94,16 +94,20 @@ def finish(child, said, begun):
     return dict(status=status, said=text, seconds=round(seconds, 2), cpu=round(cpu, 2))
 
 
-def execute(argv, cwd=".", dry=False, picture=False, copy=()):
+def execute(argv, cwd=".", dry=False, picture=False, alone=False, copy=()):
     """Runs a module with its arguments as `python -m` would; returns its exit status.
 
-    copy: folders `(from, to, name)` that are copied first. Without `picture` a run ends
-    without one, as in other tests: it takes 2 of 5 seconds.
+    copy: folders `(from, to, name)` that are copied first. alone: in a new interpreter,
+    as one of several processes must be. Without `picture` a run ends without one, as in
+    other tests: it takes 2 of 5 seconds.
     """
     for source, target, name in copy:
         shutil.copytree(pathlib.Path(source, name), pathlib.Path(target, name))
     os.makedirs(cwd, exist_ok=True)
     os.chdir(cwd)
+    if alone:
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        os.execv(sys.executable, [sys.executable, "-m", *argv])
     sys.path.insert(0, os.getcwd())
     module, *sys.argv[1:] = argv
     if dry:

@@ -67,6 +67,7 @@ def job(words, folder):
         "argv": [*words, *small(words)],
         "cwd": str(folder),
         "picture": "--config=configs/quickstart.py" in words,
+        "alone": "--num_processes=2" in words,
         "met": "--process_id=0" in words,  # by the next command
     }
 
