@@ -103,7 +103,7 @@ def trained(config, flat, given):
         return changes  # the quickstart, whose ViT is small
     patch = (flat["vit.variant"] or "Ti/16").partition("/")[2]
     changes["vit.variant"] = f"{settings.VARIANT}/{patch}"
-    if config.data.name != "folder" and "data.name" not in given:
+    if given.get("data.name", config.data.name) not in settings.AT_HAND:
         changes |= {"data.name": "fake", "data.dir": "", "data.label": ""}
     return changes
 

@@ -82,6 +82,7 @@ SMALL = {
     "permutations": 16,
 }
 FIRM = ("batch_size", "steps")
+AT_HAND = ("folder", "photos")  # sets; the second is one that a page prepares
 VARIANT = "2x32x2"  # and the recipe's patch
 FLAGS = {  # further ones, for commands with these words
     "vit_ssl_jax.plan": ["--config.batch_size=64"],
