@@ -116,4 +116,4 @@ def judged(config, flat, given):
     task = next(iter(config.tasks))
     if config.tasks[task].set != "folder":
         changes |= {f"tasks.{task}.{key}": x for key, x in settings.TASK.items()}
-    return {"eval_batch_size": 16} | changes
+    return {"eval_batch_size": 16, "variant": ""} | changes
