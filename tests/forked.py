@@ -25,7 +25,11 @@ import traceback
 
 from tests import runs
 
-FLAGS = ("vit_ssl_jax.command", "vit_ssl_jax.methods", "vit_ssl_jax.evaluators")
+FLAGS = (
+    *("vit_ssl_jax.command", "vit_ssl_jax.own", "vit_ssl_jax.evaluators.linear"),
+    *(f"vit_ssl_jax.methods.{name}" for name in ("mae", "ijepa", "dino", "lejepa")),
+    *(f"vit_ssl_jax.evaluators.{name}" for name in ("knn", "classify", "pretext")),
+)
 SETTINGS = {"COLUMNS": "88", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 WORK = (
     *(f"vit_ssl_jax.{name}" for name in ("train", "judging", "encoder", "classifier")),
@@ -175,6 +179,7 @@ def main():
     jobs = json.load(sys.stdin)
     for name in FLAGS if all(job.get("dry") for job in jobs) else WORK:
         importlib.import_module(name)
+    sys.modules["vit_ssl_jax.evaluators"].names()  # which imports them all
     print(json.dumps(do(jobs)))
 
 
