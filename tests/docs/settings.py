@@ -103,6 +103,8 @@ FLAGS = {  # further ones, for commands with these words
     "bench step": ["--steps=2"],
     "bench input": ["--seconds=1"],
 }
+# What `gcloud config set` has said on a machine where launch/tpu_vm.sh is used.
+GCLOUD = ["--project=project", "--zone=us-west4-a"]
 # Evaluators of suites.
 JUDGED = {
     "knn.k": (1,),
