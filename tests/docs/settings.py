@@ -38,6 +38,7 @@ LEFT_OUT = {
     ".ci/run": "runs all tests in fresh environments",
     "tests.parity": "tests/test_goldens.py does the same",
     "tfds convert_format": "needs TensorFlow",
+    "tests.studies": "draws a picture of the pages anew",
     "data.prepare TARS": "needs ImageNet's archives; tests/data/test_prepare.py makes small ones",
     "configs/lowshot_vitl.py:1pct": "needs ImageNet, prepared; tests/data/test_listing.py",
     "configs/eval_dense.py": "needs images with maps; tests/test_evaluate_dense.py makes some",

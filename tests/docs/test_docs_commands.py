@@ -40,6 +40,7 @@ def read():
     ours = [c for c in OURS if c.words[2].startswith("vit_ssl_jax")]
     words = [settings.fill(c.words[2:]) for c in ours]
     words += [f"vit_ssl_jax.{text}".split() for text in WRONG]
+    words = [w + ["--workdir=w"] * (w[0] == "vit_ssl_jax.main") for w in words]
     done = forked.run([{"argv": argv, "dry": True} for argv in words])
     return dict(zip([*ours, *WRONG], done, strict=True))
 
