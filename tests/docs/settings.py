@@ -72,6 +72,7 @@ SMALL = {
     "log_every": 1,
     "checkpoint_every": 2,
     "summary": False,
+    "keep_best": "",
     "data.eval_batch_size": 16,
     "data.workers": 0,
     "health.every": 0,
