@@ -90,6 +90,14 @@ def small(words):
     return [*(f"--config.{key}={value}" for key, value in changes.items()), *more]
 
 
+def load_small(name, load=recipes.load, **given):
+    """What `recipes.load` gives, but small where nothing else is given."""
+    config = load(name)
+    change = judged if "tasks" in config else trained
+    changes = change(config, recipes.flatten(config.to_dict()), given)
+    return load(name, **(changes | given))
+
+
 def trained(config, flat, given):
     """Changes of a recipe to train: few steps of a small ViT, noise where data is far."""
     changes = {}

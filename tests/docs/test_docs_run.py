@@ -10,6 +10,7 @@ import pytest
 
 from tests import forked
 from tests.docs import material, pages, settings
+from vit_ssl_jax import recipes
 
 # Each once, on the first page that has it.
 RUN = [
@@ -60,6 +61,7 @@ def test_python_runs(done, folder, page, monkeypatch):
     where = folder / page.replace("/", "_")
     material.share(folder, where)
     monkeypatch.chdir(where)
+    monkeypatch.setattr(recipes, "load", material.load_small)
     space = {}
     for block in PYTHON:
         if block.page == page:
