@@ -98,7 +98,7 @@ SMALL = {
 }
 FIRM = ("batch_size", "steps")
 AT_HAND = ("folder", "photos")  # sets; the second is one that a page prepares
-VARIANT = "2x32x2"  # and the recipe's patch
+VARIANT = "3x32x2"  # and the recipe's patch
 FLAGS = {  # further ones, for commands with these words
     "vit_ssl_jax.plan": ["--config.batch_size=64"],
     "--search": ["--budget=1"],
