@@ -42,7 +42,8 @@ def shared_jobs(folder):
 def page_jobs(page, commands, base):
     """The commands of a page, in a folder of its own with what is shared."""
     folder, text = base / page.replace("/", "_"), "\n".join(c.text for c in commands)
-    own = {run for run in settings.SHARED if re.search(rf"--workdir={run}\b", text)}
+    uses = {run: re.search(rf"(--workdir=)?{run}\b", text) for run in settings.SHARED}
+    own = {run for run, first in uses.items() if first and first[1]}  # made, then used
     jobs = [job(command.words[2:], folder) for command in commands]
     jobs[0]["copy"] = [[str(base), str(folder), name] for name in shared(own)]
     return jobs
