@@ -72,6 +72,10 @@ setup(
         "wandb": [WANDB],  # config.track="wandb:..."
         "mlflow": [MLFLOW],  # config.track="mlflow:..."
         "twin": ["torch>=2.6"],  # what `bench twin` compares with
+        "docs": [  # the site: mkdocs build --strict -f .mkdocs.yml
+            "latex2mathml>=3.77",
+            "mkdocs-material>=9.6,<10",
+        ],
         "test": [
             GPU_COMPILER,
             PLOTS,

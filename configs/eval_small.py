@@ -22,23 +22,24 @@ def get_config():
     config = ConfigDict()
     config.recipe = "eval_small"
     config.variant = ""  # the ViT that is expected; "": any
-    config.eval_batch_size = 256
+    config.eval_batch_size = 256  # images a batch, on all devices together
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.tasks = {
         name: dict(
-            set=data,
-            dir="",  # "": ~/tensorflow_datasets
-            label="",
+            set=data,  # named as config.data.name
+            dir="",  # where it is; "": ~/tensorflow_datasets
+            label="",  # which of several labels; "": the first class label
             list="",  # a file of the names of the images to learn from; "": all
-            train="train",
-            select="",
-            test="test",
-            size=size,  # (): as the encoder was trained
-            resize=resize,  # 0: the short side of `size`
-            squash=False,
-            interpolation="bicubic",
-            metric=metric,
-            group="",
+            train="train",  # split that is learned from
+            select="",  # split that the best head of a probe is chosen on; "": none
+            test="test",  # split that accuracies are of
+            size=size,  # of an image, pixels; (): as the encoder was trained
+            # short side before the center is cut; 0: that of `size`; -1: as in training
+            resize=resize,
+            squash=False,  # both sides get `resize`, whatever the aspect
+            interpolation="bicubic",  # of resizing; "": as in training
+            metric=metric,  # "top1" or "mean_per_class"
+            group="",  # tasks of one group get a mean; "": by itself
         )
         for name, (data, size, resize, metric) in TASKS.items()
     }

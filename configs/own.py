@@ -148,7 +148,9 @@ def get_config(choice="mae"):
     config = ConfigDict()
     config.recipe = f"own:{method}"
     config.seed = 0
-    config.own = dict(device=device)  # "": what is at hand
+    config.own = dict(
+        device=device,  # class of the device that choices are for; "": what is at hand
+    )
     config.batch_size = 0  # 0: by the number of images
     config.accum = 1
     config.epochs = 0.0  # 0: by the number of images
@@ -159,6 +161,7 @@ def get_config(choice="mae"):
     config.keep_every = 0  # steps: these checkpoints stay for good; 0: none
     config.keep_best = ""  # "max METRIC" or "min METRIC": the best one, too
     config.init_from = ""
+    # what KEY is where it is None here and no encoder to start from has it
     config.otherwise = dict(
         vit=dict(posemb=posemb, cls=cls, norm_eps=1e-6, gelu="exact"),
         data=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

@@ -14,7 +14,8 @@ from vit_ssl_jax.recipes import flatten
 
 def one_of(*choices):
     """The range of a value that is one of some names."""
-    return f"one of {', '.join(choices)}", lambda x: x in choices
+    names = ", ".join(name or "''" for name in choices)
+    return f"one of {names}", lambda x: x in choices
 
 
 def span(quantity, most=math.inf):

@@ -214,10 +214,11 @@ def write_metrics(s, state, metrics, meter, done):
     metrics = {k: v for k, v in metrics.items() if not k.startswith("skips/")}
     metrics = jax.device_get(metrics | s.probe.metrics(state, done))
     metrics |= meter.read(done, s.config.batch_size) | {
-        "epoch": done / s.run.steps_per_epoch,
-        "examples_seen": done * s.config.batch_size,
+        "epoch": done / s.run.steps_per_epoch,  # passes over the training images
+        "examples_seen": done * s.config.batch_size,  # images, each time counted
+        # files that can't be read so far; another image stands in for each
         "data/broken_images": len(s.source.broken),
-        "perf/hours": s.clock() / 3600,
+        "perf/hours": s.clock() / 3600,  # hours of the run, restarts included
     }
     s.log.write(done, metrics)
     s.log.say(console.console_line(done, s.run.steps, metrics))

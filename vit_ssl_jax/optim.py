@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_ssl_jax import clipping
-from vit_ssl_jax.errors import UserError
+from vit_ssl_jax.errors import check_choice
 
 
 def warmup_cosine(step, *, start, peak, end, warmup, total, offset=0):
@@ -53,6 +53,7 @@ def _ramp_then(weight, t, *, start, peak, end, warmup):
     return jnp.where(t < warmup, ramp, end + (peak - end) * weight)
 
 
+RULES = ("adamw", "sgd", "lars")
 SCHEDULES = {
     "cosine": warmup_cosine,
     "linear": warmup_linear,
@@ -201,11 +202,7 @@ def make_optimizer(config, *, steps, epochs, batch_size, frozen=()):
     Warm-up takes the same share of the run as `warmup_epochs` of `epochs`, so a
     shortened run keeps the schedule's shape. `frozen`: as in `clipping.freeze`.
     """
-    if config.schedule not in SCHEDULES:
-        raise UserError(
-            f"config.optim.schedule: {config.schedule!r} is not one of "
-            f"{', '.join(SCHEDULES)}"
-        )
+    check_choice("config.optim.schedule", config.schedule, SCHEDULES)
     total = int(config.ipe_scale * steps)
     warmup = min(steps * config.warmup_epochs / epochs, steps)
     if config.first_step or config.schedule == "quarter_cosine":
@@ -233,18 +230,20 @@ def make_optimizer(config, *, steps, epochs, batch_size, frozen=()):
     if config.layer_decay != 1.0:
         tx = scale_layers(tx, config.layer_decay)
     tx = clipping.surround(tx, config, frozen)
-    return Optimizer(tx, {"lr": rate, "weight_decay": decay})
+    schedules = {
+        "lr": rate,  # the learning rate
+        "weight_decay": decay,  # AdamW's (times the rate), or what gradients get
+    }
+    return Optimizer(tx, schedules)
 
 
 def make_transformation(config, rate, decay, frozen=()):
     """The update rule of `config.optim.name`; `b1` is the momentum of sgd and lars."""
+    check_choice("config.optim.name", config.name, RULES)
     no_decay = tuple(config.no_decay)
     if config.name == "adamw":
         numbers = dict(b1=config.b1, b2=config.b2, eps=config.eps, frozen=frozen)
         return adamw(rate, decay, **numbers, no_decay=no_decay)
     if config.name == "sgd":
         return sgd(rate, decay, momentum=config.b1, no_decay=no_decay)
-    if config.name == "lars":
-        return lars(rate, decay, momentum=config.b1, no_decay=no_decay)
-    known = "adamw, sgd, lars"
-    raise UserError(f"config.optim.name: {config.name!r} is not one of {known}")
+    return lars(rate, decay, momentum=config.b1, no_decay=no_decay)

@@ -91,7 +91,10 @@ def leave_out(rules, before, after, metrics):
     }
     more = {f"skips/{name}": skips[name] for name in ("row", "last", "ended")}
     more |= {"skips/bound": bound, "skips/taken": ~bad}
-    metrics |= more | {"train/skipped": skips["count"].astype(jnp.float32)}
+    metrics |= more | {
+        # steps left out so far, where `nonfinite` or `spike` says so
+        "train/skipped": skips["count"].astype(jnp.float32)
+    }
     return after.replace(**parts, skips=skips), metrics
 
 

@@ -89,8 +89,10 @@ def train_step(state, batch, key, *, method: Method, optimizer: Optimizer, accum
     metrics = {
         **{k if "/" in k else f"train/{k}": v for k, v in metrics.items()},
         **{f"train/{k}": f(state.step) for k, f in optimizer.schedules.items()},
-        "train/loss": loss,
-        "train/grad_norm": optax.tree.norm(grads),
+        "train/loss": loss,  # the objective's loss on this step's batch
+        "train/grad_norm": optax.tree.norm(
+            grads
+        ),  # the gradient's norm before clipping
     }
     state = state.replace(
         step=state.step + 1, params=params, opt_state=opt_state, ema=ema

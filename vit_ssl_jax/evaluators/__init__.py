@@ -25,7 +25,13 @@ from typing import Any
 from vit_ssl_jax.checks import make_config
 from vit_ssl_jax.errors import UserError
 
-OF_SUITE = ("every_epochs", "set", "dir", "label")  # when, and images of another set
+# What the suite itself reads: when, and images of another set.
+OF_SUITE = (
+    "every_epochs",  # epochs between two evaluations; 0: one at the end; -1: never
+    "set",  # a set other than the run's, named as config.data.name; "": the run's
+    "dir",  # its folder, as config.data.dir
+    "label",  # its label, as config.data.label
+)
 
 
 class Unfit(UserError):

@@ -21,11 +21,15 @@ def score(ranked, labels):
             raise UserError("no image of the split has any label; take another split")
         ranked, labels = ranked[some], labels[some]
         hits = np.take_along_axis(labels, ranked, axis=1) > 0
-        return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(1).mean())}
+        return {
+            "top1": float(hits[:, 0].mean()),
+            "top5": float(hits.any(1).mean()),
+        }
     hits = ranked == labels[:, None]
     return {
-        "top1": float(hits[:, 0].mean()),
-        "top5": float(hits.any(1).mean()),
+        "top1": float(hits[:, 0].mean()),  # share of images whose first answer is right
+        "top5": float(hits.any(1).mean()),  # share with the right class among five
+        # mean over classes of the share of its images that is right
         "mean_per_class": mean_per_class(ranked[:, 0], labels),
     }
 

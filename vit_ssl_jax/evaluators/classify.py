@@ -25,7 +25,7 @@ BEST = 5  # answers to an image
 class Config:
     """Settings: the images, and their classes in the head."""
 
-    split: str
+    split: str  # whose images are classified
     label_map: tuple  # the head's class of each class of the data; (): the same
     only_present: bool  # classes that no image of the split has can't be an answer
     metric: str  # "mean_per_class" adds that

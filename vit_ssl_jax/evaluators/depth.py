@@ -1,4 +1,4 @@
-"""Linear depth on frozen patches: metres of every pixel, RMSE; DINOv2's protocol.
+"""Linear depth on frozen patches: meters of every pixel, RMSE; DINOv2's protocol.
 
 Features of one block or several with the class token beside each patch, four times as
 many cells by bilinear resizing, and a linear layer that says how much of each of 256
@@ -36,10 +36,10 @@ LEAST = 0.1  # added to each part, so that all are above 0
 class Config(dense.Config):
     """Settings: those of any head, and of depths, crops and turns."""
 
-    unit: float  # of depths in whole numbers, in a metre: 1000 for millimetres
-    bins: int
-    min_depth: float  # metres
-    max_depth: float  # metres
+    unit: float  # of depths in whole numbers, in a meter: 1000 for millimeters
+    bins: int  # depths whose mean the answer is
+    min_depth: float  # the least of them, meters
+    max_depth: float  # the greatest, meters
     gradient: float  # weight of the gradient loss
     warm: int  # steps before the variance counts in the loss
     crop: tuple  # (height, width) of training images

@@ -20,7 +20,7 @@ class Config:
     shots: tuple  # images of each class
     seeds: tuple  # of the draws
     ridge: float  # strength of the penalty
-    metric: str = "top1"
+    metric: str = "top1"  # the accuracy: "top1" or "mean_per_class"
 
 
 RANGES = {
@@ -66,10 +66,11 @@ def evaluate(bank, queries, *, shots, seeds, ridge, metric="top1"):
             rows = draw(y, classes, count, seed)
             predicted = score(x[rows], y[rows], q, classes, ridge).argmax(1)
             accuracies.append(accuracy.accuracy(predicted, labels, metric))
-        name = f"shots{count}_l{ridge:g}"
-        out[f"{name}/{metric}"] = float(np.mean(accuracies))
+        # mean accuracy over the seeds of the draws
+        out[f"shots{count}_l{ridge:g}/{metric}"] = float(np.mean(accuracies))
         if len(accuracies) > 1:
-            out[f"{name}/std"] = float(np.std(accuracies, ddof=1))
+            # sample deviation of that accuracy over the seeds
+            out[f"shots{count}_l{ridge:g}/std"] = float(np.std(accuracies, ddof=1))
     return out
 
 

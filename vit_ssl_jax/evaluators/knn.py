@@ -21,10 +21,10 @@ class Config:
     bank: str  # split whose images vote
     queries: str  # split whose images are judged
     pool: str  # "cls" or "mean" of the last layer
-    k: tuple  # numbers of neighbours
-    temperature: float
+    k: tuple  # numbers of neighbors
+    temperature: float  # a vote's weight is exp(cosine / temperature)
     standardize: bool  # features by the bank's mean and deviation; DINO doesn't
-    metric: str = "top1"
+    metric: str = "top1"  # the accuracy: "top1" or "mean_per_class"
 
 
 RANGES = {
@@ -81,6 +81,7 @@ def evaluate(bank, queries, *, k, temperature, standardize, mesh, metric="top1")
     similarity, nearest = find_nearest(x, q, mean, std, count=max(k), mesh=mesh)
     votes = vote(similarity, y[nearest], k=tuple(k), temperature=temperature)
     return {
+        # accuracy of the vote of `count` neighbors
         f"k{count}_T{temperature:g}/{metric}": accuracy.accuracy(
             predicted, labels, metric
         )

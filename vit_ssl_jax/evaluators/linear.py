@@ -18,7 +18,7 @@ class Config:
     pool: str  # "cls" or "mean" of the last layer
     c: float  # inverse strength of the penalty
     iterations: int  # at most, of L-BFGS
-    metric: str = "top1"
+    metric: str = "top1"  # the accuracy: "top1" or "mean_per_class"
 
 
 RANGES = {
@@ -58,4 +58,8 @@ def evaluate(bank, queries, *, c, iterations, metric="top1"):
         # The bound on steps is part of the protocol.
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(x, y)
-    return {f"C{c:g}/{metric}": accuracy.accuracy(probe.predict(q), labels, metric)}
+    predicted = probe.predict(q)
+    return {
+        # accuracy of logistic regression with the inverse penalty `c`
+        f"C{c:g}/{metric}": accuracy.accuracy(predicted, labels, metric)
+    }

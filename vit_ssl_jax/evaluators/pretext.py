@@ -15,7 +15,7 @@ from vit_ssl_jax.evaluators import Wants, sharing
 class Config:
     """Settings: only which images."""
 
-    split: str
+    split: str  # whose images are taken
 
 
 RANGES = {}
@@ -47,7 +47,10 @@ def make_forward(method):
 
     def judge(outputs, targets):
         loss, metrics = method.loss_fn(outputs, targets)
-        return {"loss": loss, **metrics}
+        return {
+            "loss": loss,  # the objective's loss on held-out images
+            **metrics,
+        }
 
     def judge_one(outputs, targets):
         return judge(*jax.tree.map(lambda x: x[None], (outputs, targets)))

@@ -33,7 +33,7 @@ STD = 0.01  # of the kernel at the start, mmsegmentation's
 class Config(dense.Config):
     """Settings: those of any head, and of classes, crops and windows."""
 
-    classes: int
+    classes: int  # of the maps
     zero_is_none: bool  # 0 in the maps is no class, and k is class k - 1 (ADE20K)
     most: float  # part of a training crop that one class may have (ten tries)
     stride: int  # pixels between windows
@@ -228,7 +228,10 @@ def score(confusion):
     union = of_map + said - right
     seen, there = union > 0, of_map > 0
     return {
+        # mean over classes of intersection over union
         "miou": float(np.mean(right[seen] / union[seen])),
+        # share of pixels whose class is right
         "pixel_accuracy": float(right.sum() / confusion.sum()),
+        # mean over classes of the share of its pixels that is right
         "mean_accuracy": float(np.mean(right[there] / of_map[there])),
     }

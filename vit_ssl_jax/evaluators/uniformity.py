@@ -22,13 +22,13 @@ class Config:
     split: str  # all of it is read, twice; of a large one name a part, "train[:1%]"
     pool: str  # "cls" or "mean" of the last layer
     images: int  # that count, at most: uniformity takes all pairs of them
-    batch_size: int
+    batch_size: int  # images that go through the encoder together
     crop: tuple  # (smallest, largest) share of the image
     ratio: tuple  # (smallest, largest) width / height
-    flip: bool
+    flip: bool  # half of the images
     alpha: float  # exponent of the distance between views; the paper's is 2
     t: float  # of the Gaussian potential; the paper's is 2
-    seed: int
+    seed: int  # of the augmentations
 
 
 RANGES = {
@@ -84,7 +84,9 @@ def make(c, run):
         x = extracted[readout]
         x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         return {
+            # mean distance of two views of an image, to the power `alpha`; 0 at best
             f"{c.pool}/alignment": alignment(x[first], x[second], c.alpha),
+            # log of the mean Gaussian potential of two images; the lower the more even
             f"{c.pool}/uniformity": uniformity(x[first], c.t),
         }
 

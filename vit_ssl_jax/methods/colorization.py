@@ -1,4 +1,4 @@
-"""Colorization: show lightness, predict the colour of every cell of every patch.
+"""Colorization: show lightness, predict the color of every cell of every patch.
 
 Colorful Image Colorization (Zhang, Isola, Efros, 2016) with a ViT in the place of its
 convolutional network. C colour cells a patch, Q bins, K neighbours.
@@ -29,12 +29,12 @@ class Config:
     """Hyper-parameters of the objective."""
 
     form: str  # "classification": shares of the bins; "regression": ab itself
-    patch_cells: int  # colour cells along a patch's side, the patch for every pixel
-    neighbours: int  # bins that share a colour
+    patch_cells: int  # color cells along a patch's side, the patch for every pixel
+    neighbours: int  # bins that share a color
     sigma: float  # of the shares and of the prior's smoothing, Lab units
-    rebalance: float  # uniform share of the prior (lambda), 1.0: all colours alike
-    prior_horizon: int  # steps that the running prior of the colours looks back
-    temperature: float  # of the annealed mean, which makes a colour of the shares
+    rebalance: float  # uniform share of the prior (lambda), 1.0: all colors alike
+    prior_horizon: int  # steps that the running prior of the colors looks back
+    temperature: float  # of the annealed mean, which makes a color of the shares
 
 
 RANGES = {
@@ -145,10 +145,13 @@ def loss_fn(outputs, targets, *, form, temperature):
     coloured = targets["coloured"][:, None, None]
     loss = jnp.where(coloured, error(outputs, targets), 0.0).mean()
     apart = to_ab(outputs, form, temperature) - targets["ab"]
-    metrics = {"ab_error": jnp.linalg.norm(apart, axis=-1).mean()}
+    metrics = {
+        # distance of predicted and true color in Lab's ab plane, mean over cells
+        "ab_error": jnp.linalg.norm(apart, axis=-1).mean()
+    }
     if form == "classification":
         right = outputs.argmax(-1) == targets["ids"][..., 0]
-        metrics["top1"] = right.mean()
+        metrics["top1"] = right.mean()  # share of cells whose nearest bin is likeliest
     return loss, metrics
 
 

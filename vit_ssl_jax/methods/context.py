@@ -1,4 +1,4 @@
-"""Context prediction: tell which neighbour of an image's central tile another tile is.
+"""Context prediction: tell which neighbor of an image's central tile another tile is.
 
 Unsupervised Visual Representation Learning by Context Prediction (Doersch, Gupta and
 Efros, 2015).
@@ -31,7 +31,7 @@ class Config:
     tile: int  # px of a square tile, a multiple of the patch
     gap: int  # px that lie between two tiles at least; what is left is jitter
     colour: str  # guard against aberration: "drop", "project" or "gray" (make_views)
-    pairs: str  # "all": the centre with all 8 neighbours; "one": with a random one
+    pairs: str  # "all": the center with all 8 neighbors; "one": with a random one
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
     coarsen: float = 0.0  # share of tiles that are shrunk and enlarged again
 
@@ -122,7 +122,10 @@ def loss_fn(outputs, targets):
     """
     chex.assert_shape(outputs, (*targets.shape, 8))
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
-    return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
+    right = outputs.argmax(-1) == targets
+    return loss, {
+        "top1": right.mean(),  # share of pairs whose place is right; chance: 0.125
+    }
 
 
 def draw(outputs, targets, views, *, size, mean_std):

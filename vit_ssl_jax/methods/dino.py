@@ -40,17 +40,17 @@ class Config:
     bottleneck_width: int  # of the vector before the prototypes
     norm_last: bool  # prototypes have length 1; False: a length that is learned
     freeze_epochs: float  # of the beginning, in which the prototypes stay as they are
-    local_crops: int
+    local_crops: int  # of an image, beside the two global ones
     local_size: int  # pixels of a local crop's side
-    global_scale: tuple  # range of a crop's share of the image
-    local_scale: tuple
-    student_temperature: float
-    teacher_temperature: float
+    global_scale: tuple  # (smallest, largest) share of the image in a global crop
+    local_scale: tuple  # the same of a local crop
+    student_temperature: float  # of the student's softmax
+    teacher_temperature: float  # of the teacher's, after its warm-up
     warmup_temperature: float  # the teacher's in the first epoch
     warmup_temperature_epochs: int  # in which it goes to its last value
-    centre_momentum: float
-    ema_start: float  # momentum of the teacher at the first step, cosine to
-    ema_end: float
+    centre_momentum: float  # decay of the mean of the teacher's outputs
+    ema_start: float  # momentum of the teacher at the first step
+    ema_end: float  # and at the last, reached by half a cosine
     pool: str  # "cls": the class token; "mean": of the patches
     compat: str  # "official": local crops' positions by a factor 0.1 too large
 
@@ -174,8 +174,7 @@ def loss_fn(outputs, targets, *, temperature):
     told = targets["probability"]
     b, t, k = told.shape
     chex.assert_shape(outputs, (b, None, k))
-    scores = outputs / temperature
-    count = scores.shape[1]
+    scores, count = outputs / temperature, outputs.shape[1]
     own = jnp.pad(told, ((0, 0), (0, count - t), (0, 0)))  # of the same crop
     others = told.sum(1, keepdims=True) - own
     partners = jnp.where(jnp.arange(count) < t, t - 1, t)  # of each student's crop
@@ -183,7 +182,9 @@ def loss_fn(outputs, targets, *, temperature):
     errors = errors - (others * scores).sum(-1)
     loss = errors.sum(1).mean() / (t * count - t)
     entropy = jax.scipy.special.entr(told).sum(-1).mean()
-    return loss, {"entropy": entropy, "divergence": loss - entropy}
+    metrics = {"entropy": entropy}  # of the teacher's answers: 0 to log(prototypes)
+    metrics["divergence"] = loss - entropy  # student from teacher; 0 at best
+    return loss, metrics
 
 
 def momentum(step, *, start, end, steps):

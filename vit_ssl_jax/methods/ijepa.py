@@ -24,21 +24,21 @@ from vit_ssl_jax.ops import images, masks, multiblock, patches, prediction_map
 class Config:
     """Hyper-parameters of the objective."""
 
-    predictor_width: int
-    predictor_depth: int
-    predictor_heads: int  # the published predictor has as many as its encoder
+    predictor_width: int  # of the predictor's blocks
+    predictor_depth: int  # number of its blocks
+    predictor_heads: int  # of each; published: as many as the encoder has
     num_contexts: int  # context blocks an image (nenc)
     num_targets: int  # target blocks an image (npred)
-    context_scale: tuple  # range of the context block's share of the image
-    context_aspect: tuple
-    target_scale: tuple
-    target_aspect: tuple  # height / width
+    context_scale: tuple  # (smallest, largest) share of the image in a context block
+    context_aspect: tuple  # (smallest, largest) height / width of it
+    target_scale: tuple  # (smallest, largest) share of the image in a target block
+    target_aspect: tuple  # (smallest, largest) height / width of it
     min_keep: int  # a context must keep more tokens than this
     max_context: int  # bound on context tokens, 0: the largest block
     compat: str  # "none": uniform placement; "official": the published sampler
     trim_batch: int  # images trimmed together under "official" (one GPU's batch)
     ema_start: float  # momentum of the teacher at the first step
-    ema_end: float
+    ema_end: float  # and at the last, reached linearly
     ipe_scale: float  # stretches the momentum's ramp beyond the run
 
 
@@ -130,12 +130,15 @@ def mask_metrics(targets, num_contexts):
     kept, wanted = context.sum(-1).mean(), target.sum(-1).mean()
     valid = num_contexts * (kept + t * (kept + wanted))
     return {
-        "mask/context_tokens": kept,
-        "mask/target_tokens": wanted,
-        "mask/context_valid": kept / k,
-        "mask/target_valid": wanted / m,
+        "mask/context_tokens": kept,  # tokens of a context block, mean
+        "mask/target_tokens": wanted,  # tokens of a target block, mean
+        "mask/context_valid": kept / k,  # share of the computed context tokens
+        "mask/target_valid": wanted / m,  # share of the computed target tokens
+        # share of real ones among all tokens of encoder and predictor
         "mask/valid": valid / (num_contexts * (k + t * (k + m))),
+        # context tokens of an image left out by `max_context`, mean
         "mask/dropped": targets["dropped"].mean(),
+        # share of images whose context meets a target, which no draw could avoid
         "mask/overlap": targets["overlap"].mean(),
     }
 

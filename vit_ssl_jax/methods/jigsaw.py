@@ -32,7 +32,7 @@ class Config:
     grid: int  # cells a side: 2 or 3
     tile: int  # px of the square cut at random from every cell, resized to the cell
     permutations: int  # size of the set that the answer is chosen from
-    gray: float  # share of images made grey
+    gray: float  # share of images made gray
     pool: str  # "cls": the class token; "mean": patches, normed after pooling
     compat: str  # "none", or "official": details of the public port (see `make`)
 
@@ -105,7 +105,10 @@ def loss_fn(outputs, targets):
     """
     chex.assert_shape(outputs, (len(targets), None))
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
-    return loss, {"top1": (outputs.argmax(-1) == targets).mean()}
+    right = outputs.argmax(-1) == targets
+    return loss, {
+        "top1": right.mean(),  # share of right permutations; chance: 1 / `permutations`
+    }
 
 
 def draw(outputs, targets, views, *, grid, table, mean_std):

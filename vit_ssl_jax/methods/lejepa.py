@@ -36,13 +36,13 @@ class Config:
     projection_width: int  # numbers a view (P)
     weight: float  # of SIGReg (lambda); 1 - weight is that of the agreement
     slices: int  # directions in which a step tests for a Gaussian
-    points: int  # of the characteristic function, from 0 to
-    furthest: float
-    global_crops: int
-    local_crops: int
+    points: int  # at which the characteristic function is compared
+    furthest: float  # the last of them; the first is 0
+    global_crops: int  # large views of an image
+    local_crops: int  # small ones
     local_size: int  # pixels of a local view's side
-    global_scale: tuple  # range of a view's share of the image
-    local_scale: tuple
+    global_scale: tuple  # (smallest, largest) share of the image in a large view
+    local_scale: tuple  # the same of a small one
     pool: str  # "cls": the class token; "mean": of the patches
 
 
@@ -143,7 +143,10 @@ def loss_fn(outputs, targets, *, weight, slices, **numbers):
     drawn = draw_slices(targets.max(), outputs.shape[-1], slices)
     statistic, apart = loss_parts(outputs, drawn, **numbers)
     sigreg = statistic.mean()
-    metrics = {"sigreg": sigreg, "invariance": apart}
+    metrics = {
+        "sigreg": sigreg,  # how far projections are from a Gaussian; 0 at best
+        "invariance": apart,  # how far views of an image are apart; 0 at best
+    }
     return weight * sigreg + (1.0 - weight) * apart, metrics
 
 

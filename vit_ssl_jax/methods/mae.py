@@ -25,11 +25,11 @@ class Config:
     """Hyper-parameters of the objective."""
 
     mask_ratio: float  # share of hidden patches
-    decoder_width: int
-    decoder_depth: int
-    decoder_heads: int
-    norm_pixels: bool  # standardise every target patch (norm_pix_loss)
-    # "sincos", or "learned": of weights with another table. Older runs don't say.
+    decoder_width: int  # of the decoder's blocks
+    decoder_depth: int  # number of its blocks
+    decoder_heads: int  # attention heads of each
+    norm_pixels: bool  # standardize every target patch (norm_pix_loss)
+    # its positions: "sincos", or "learned", of weights with another table
     decoder_posemb: str = "sincos"
 
 

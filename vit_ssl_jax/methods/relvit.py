@@ -34,10 +34,10 @@ class Config:
     labels: float  # weight of the image's class, told by the class token (joint mode)
     smoothing: float  # label smoothing of the relations
     shuffle: bool  # permute patches, image by image
-    patch_augment: bool  # crop, jitter and grey every patch on its own
+    patch_augment: bool  # crop, jitter and gray every patch on its own
     mega: int  # side of a random grid of mega-patches, 0: the patches as they are
     add_cls: bool  # add the class token's output to those of the patches
-    compat: str  # "none": jitter pixels in [0, 1]; "official": standardised ones
+    compat: str  # "none": jitter pixels in [0, 1]; "official": standardized ones
 
 
 RANGES = dict.fromkeys(TASKS, MIN_ZERO) | {
@@ -148,9 +148,11 @@ def loss_fn(outputs, targets, *, weights, smoothing):
         if task == "relations":
             one_hot = optax.smooth_labels(one_hot, smoothing)
         losses[task] = optax.softmax_cross_entropy(output, one_hot).mean()
-        name = "top1" if task == "labels" else f"{task}_top1"
-        metrics[name] = jnp.mean(output.argmax(-1) == target)
-    metrics |= {f"{task}_loss": loss for task, loss in losses.items()}
+        right = output.argmax(-1) == target
+        metrics[f"{task}_top1"] = right.mean()  # share of right relations or positions
+    if "labels" in outputs:
+        metrics["top1"] = metrics.pop("labels_top1")  # share of right classes
+    metrics |= {f"{task}_loss": loss for task, loss in losses.items()}  # before weights
     return sum(weights[task] * loss for task, loss in losses.items()), metrics
 
 

@@ -22,9 +22,10 @@ class Config:
     """Hyper-parameters of the objective."""
 
     # "cls": the class token; "mean": patches, normed after pooling; "normed_mean": normed
-    pool: str  # before it, as in big_vision's "gap"
+    # before it, as in big_vision's "gap"
+    pool: str
     loss: str  # "softmax", or "sigmoid": every class by itself, summed
-    label_smoothing: float
+    label_smoothing: float  # share of a label that goes to all classes alike
     representation: int  # width of a tanh layer before the classifier, 0: none
     head_bias: float  # initial bias of the classifier
     head_std: float  # initial deviation of its kernel, 0: zeros
@@ -136,7 +137,12 @@ def loss_fn(outputs, targets, *, loss):
     else:
         value = optax.softmax_cross_entropy(outputs, targets).mean()
     right = outputs.argmax(-1) == targets.argmax(-1)
-    return value, {"top1": right.mean()}
+    return (
+        value,
+        {
+            "top1": right.mean(),  # share of right classes, of mixed images the main one
+        },
+    )
 
 
 def draw(outputs, targets, views, *, mean_std, loss):

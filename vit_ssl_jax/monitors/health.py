@@ -90,12 +90,18 @@ def make_measure(method, normalize, mesh, *, images):
         params = method.encoder(state.params, state.ema)
         features = mean_feature(encoder, params, image)
         metrics = {
+            # effective rank of the features, from 1 to the least of images and width
             "ssl/rankme": rankme(features),
+            # deviation of unit-length features over images, times the root of the
+            # width: 0 where all are alike, 1 where they point everywhere alike
             "ssl/feature_std": feature_std(features),
+            # deviation of the cosine of two images' features: 0 where all are alike
             "ssl/cosine_spread": cosine_spread(features),
         }
         if method.features:
             targets = method.make_targets(state.ema, views, state.step)
+            # of a teacher's targets, over tokens and images, as a share of their root
+            # mean square: 0 where all are alike
             metrics["ssl/target_std"] = target_std(method.features(targets))
         return metrics
 
@@ -151,6 +157,6 @@ class Monitor:
         metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
         before = bool(self._history) and self._history[-1]["ssl/alarm"]
         collapse = find_collapse([*self._history, metrics])
-        metrics["ssl/alarm"] = float(bool(collapse))
+        metrics["ssl/alarm"] = float(bool(collapse))  # 1: one has collapsed
         self._history.append(metrics)
         return metrics, collapse if self._stop or not before else ""

@@ -55,7 +55,7 @@ class Probe:
             out_shardings=whole,
         )
         self._see = step.with_mesh(see, mesh)
-        self._name = f"online/knn_k{c.k}_T{c.temperature:g}/top1"
+        self._k, self._temperature = c.k, c.temperature
         self._read = jax.jit(read, out_shardings=whole)
 
     def _plan(self, config, run, step_flops, see):
@@ -102,9 +102,11 @@ class Probe:
             return {}
         values = self._read(state.probe)
         return {
+            # accuracy of the head on images it has yet to learn from, mean over a queue
             "online/linear/top1": values["linear"],
-            "online/linear/loss": values["loss"],
-            self._name: values["knn"],
+            "online/linear/loss": values["loss"],  # cross-entropy of the head, likewise
+            # accuracy of k-NN among the images of the queue, likewise
+            f"online/knn_k{self._k}_T{self._temperature:g}/top1": values["knn"],
         }
 
 

@@ -171,7 +171,9 @@ class Meter:
         if not steps:
             return {}
         return {
+            # images a second since the row before, without evaluations and pictures
             "perf/img_per_sec": steps * batch_size / seconds,
-            "perf/step_seconds": self.seconds_a_step(done),
+            "perf/step_seconds": self.seconds_a_step(done),  # seconds a step, likewise
+            # share of that time in which the step waited for images
             "perf/data_wait_frac": self._waited / seconds,
         }

@@ -24,15 +24,15 @@ class Config:
     cls: bool  # the class token beside each patch, where the ViT has one
     scale: tuple  # (smallest, largest) factor of a training image's sides
     flip: bool  # half of the training images
-    distortion: str  # of their colours, see data.distortion; "": none
+    distortion: str  # of their colors, see data.distortion; "": none
     rate: float  # peak learning rate of AdamW
     decay: float  # weight decay
     clip: float  # largest norm of a gradient; 0: any
     schedule: str  # "poly" (linear to 0) or "cosine"
     warmup: int  # steps
     warmup_start: float  # factor of the rate at the first of them
-    steps: int
-    batch_size: int
+    steps: int  # of training the head
+    batch_size: int  # images a step
     accum: int  # pieces in which a batch goes through the encoder
     checkpoint_every: int  # steps
     seed: int  # of the head's start and the order of images

@@ -1,4 +1,4 @@
-"""Losses and errors of depths in metres; pixels without one (0) count for nothing.
+"""Losses and errors of depths in meters; pixels without one (0) count for nothing.
 
 Losses are those of DINOv2's released depth code (which has them from AdaBins, Bhat et
 al., 2021, and MegaDepth, Li and Snavely, 2018).
@@ -62,7 +62,9 @@ def errors(said, depth, least, most, crop):
     said, depth = np.float64(said[known]), np.float64(depth[known])
     worse = np.maximum(said / depth, depth / said)
     return {
+        # root of an image's mean squared error, meters; mean over images
         "rmse": np.sqrt(np.mean((said - depth) ** 2)),
+        # mean absolute error as a share of the depth
         "abs_rel": np.mean(np.abs(said - depth) / depth),
-        "delta1": np.mean(worse < 1.25),
+        "delta1": np.mean(worse < 1.25),  # share of pixels within a factor of 1.25
     }

@@ -16,22 +16,22 @@ class Config:
 
     readouts: tuple  # of (layers, pool), see models.readouts
     batch_norm: tuple  # of bool: heads with, without, or both
-    norm_group: int  # images that are normalised together; 0: the whole batch
+    norm_group: int  # images that are normalized together; 0: the whole batch
     optimizer: str  # "lars" or "sgd"
-    momentum: float  # of the optimiser
+    momentum: float  # of the optimizer
     nesterov: bool  # momentum that looks ahead; of "sgd"
     rates: tuple  # peak learning rates
     rate_batch: int  # images that a rate is meant for (linear rule); 0: any batch
     decays: tuple  # weight decays
     decay_bias: bool  # of the biases too, or of the kernels alone
     schedule: str  # "cosine", "step" or "milestones", see `make_schedule`
-    step_epochs: float  # of "step"
+    step_epochs: float  # of "step": epochs between two falls of the rate
     milestones: tuple  # of "milestones": epochs, in order
     rate_end: float  # of "cosine": what it ends at, as a share of the peak
     warmup_epochs: float  # linear from zero
-    epochs: float
+    epochs: float  # passes over the images
     epoch_steps: int  # steps that count as an epoch; 0: images // batch_size
-    batch_size: int
+    batch_size: int  # images a step
     accum: int  # pieces in which a batch goes through the encoder
     augment: bool  # augmented images through the encoder; False: cached features
     checkpoint_every: int  # steps

@@ -59,17 +59,9 @@ def train(
     steps = count_steps(config, feed.images)
     if folder:
         check_folder(config, feed, folder, dict(about))
-    state = fit(
-        config,
-        feed,
-        widths={readout: x.shape[1] for readout, x in queries[0].items()},
-        classes=classes,
-        steps=steps,
-        mesh=mesh,
-        folder=folder,
-        stop_requested=stop_requested,
-        say=say,
-    )
+    widths = {readout: x.shape[1] for readout, x in queries[0].items()}
+    how = dict(mesh=mesh, folder=folder, stop_requested=stop_requested, say=say)
+    state = fit(config, feed, widths=widths, classes=classes, steps=steps, **how)
     if int(state.step) < steps:
         say(f"probe: stopped at step {int(state.step)} of {steps}")
         return None
@@ -149,12 +141,15 @@ def judge(config, state, select, queries, mesh, say):
     """The metrics of `train`."""
     rank = make_ranker(config, mesh)
     accuracies = top1(config, rank(state, queries[0], 1), queries[1])
-    metrics = {f"{name}/top1": value for name, value in accuracies.items()}
+    metrics = {}
+    for name, value in accuracies.items():
+        metrics[f"{name}/top1"] = value  # top-1 accuracy of every head
     # Where there is but one head, nothing was chosen.
     how, chosen = "best" if len(accuracies) == 1 else "best_on_queries", accuracies
     if select is not None:
         how, chosen = "best", top1(config, rank(state, select[0], 1), select[1])
-        metrics |= {f"select/{name}/top1": value for name, value in chosen.items()}
+        for name, value in chosen.items():
+            metrics[f"select/{name}/top1"] = value  # where a head is chosen
     best = max(chosen, key=chosen.get)
     group = next(g for g in config.groups if best in config.names(g))
     i = config.names(group).index(best)
@@ -163,8 +158,10 @@ def judge(config, state, select, queries, mesh, say):
     )
     scores = accuracy.score(rank(alone, queries[0], 5)[group][0], queries[1])
     say(f"probe: {how} is {best}, top-1 {100 * scores['top1']:.2f} %")
-    metrics |= {f"{how}/{metric}": value for metric, value in scores.items()}
-    return metrics | {f"{how}/{best}/top1": scores["top1"]}
+    for metric, value in scores.items():
+        metrics[f"{how}/{metric}"] = value  # accuracies of the head that is chosen
+    metrics[f"{how}/{best}/top1"] = scores["top1"]  # its top-1, and its name
+    return metrics
 
 
 def make_ranker(config, mesh):
