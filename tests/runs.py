@@ -1,5 +1,6 @@
 """Small runs for tests, as a user would start them."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -167,11 +168,13 @@ def weights(workdir):
 def arrays(folder):
     """The state of a checkpoint's folder as flat numpy arrays."""
     path = pathlib.Path(folder) / "state"
-    with ocp.StandardCheckpointer() as reader:
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
         # As numpy's: the devices that saved it may not be here.
         about = reader.metadata(path).tree
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), about)
-        return named(reader.restore(path, like))
+        how = ocp.checkpoint_utils.construct_restore_args(like)
+        args = ocp.args.PyTreeRestore(item=like, restore_args=how)
+        return named(reader.restore(path, args=args))
 
 
 def named(state):
