@@ -85,7 +85,7 @@ def signature(owner, name):
     node = source(owner, name)
     lines = inspect.getsource(owner).splitlines()
     head = lines[node.lineno - 1 : node.body[0].lineno - 1]
-    return textwrap.dedent("\n".join(head)) + "\n    ..."
+    return textwrap.dedent("\n".join(head)) + " ..."
 
 
 def fields(owner, name):
@@ -94,7 +94,7 @@ def fields(owner, name):
     lines = inspect.getsource(owner).splitlines()
     own = [x for x in node.body if isinstance(x, ast.AnnAssign)]
     if not own:
-        return f"class {name}:\n    ..."
+        return f"class {name}: ..."
     first = own[0].lineno
     while lines[first - 2].lstrip().startswith("#"):
         first -= 1
