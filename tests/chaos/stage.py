@@ -68,11 +68,11 @@ class Stage:
         lines = []
         if sorted(losses) != list(range(1, STEPS + 1)):
             lines.append(f"{workdir.name}: {len(losses)} of {STEPS} steps are logged")
-        elif exact and losses != wanted_losses:
+        elif not (losses == wanted_losses if exact else alike(losses, wanted_losses)):
             lines.append(f"{workdir.name}: other losses")
         for name, value in wanted.items():
-            same = np.array_equal if exact else close
-            if not same(weights[name], value):
+            same = np.array_equal(weights[name], value)
+            if not same and (exact or not close(name, weights[name], value)):
                 lines.append(f"{workdir.name}: {name} is another")
                 break
         return lines
@@ -88,11 +88,24 @@ class Fault(Exception):
     """A run that should have gone to its end and didn't."""
 
 
-def close(a, b):
-    """Whether weights are equal up to the order of sums over other devices."""
+def alike(losses, wanted):
+    """Whether losses by step are equal up to the order of sums over other devices."""
+    return all(
+        np.isclose(losses[step], value, rtol=1e-5) for step, value in wanted.items()
+    )
+
+
+def close(name, a, b):
+    """Whether arrays of a state are equal up to the order of sums over other devices.
+
+    The bias of keys isn't looked at: no softmax depends on it, so that its gradient is
+    rounding alone, which Adam makes as large as any other.
+    """
+    if name.endswith("attn/qkv/bias"):  # [L 3 A D]
+        a, b = (np.delete(x, 1, axis=1) for x in (a, b))
     if a.dtype.kind in "iu":
         return np.array_equal(a, b)
-    return np.allclose(a, b, rtol=1e-3, atol=2e-4)
+    return np.allclose(a, b, rtol=1e-4, atol=2e-6)
 
 
 def read(workdir):
