@@ -124,7 +124,7 @@ def take(s, state, feed, count):
         s.log.say(f"the next images aren't there {PATIENCE:g} s after the signal")
         return None
     except UserError:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 and int(state.step):
             save(s, state)
         raise
 

@@ -50,7 +50,7 @@ def stop_on_signal():
             interrupt()(number, frame)
         stop_requested.append(number)
         if stop_requested.waiting:
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+            set_alarm(PATIENCE)
 
     def wake(number, frame):
         del number, frame
@@ -62,7 +62,9 @@ def stop_on_signal():
         signal.signal(number, interrupt())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler, signal.SIGALRM: wake}
+    handlers = {signal.SIGTERM: handler, signal.SIGINT: handler}
+    if hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = wake
     if not alone:
         handlers = {signal.SIGINT: pass_on}
     if threading.current_thread() is not threading.main_thread():
@@ -88,13 +90,19 @@ def may_be_left(stop_requested):
         return
     stop_requested.waiting = True
     if stop_requested:
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        set_alarm(PATIENCE)
     try:
         yield
     finally:
         stop_requested.waiting = False
         if stop_requested:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            set_alarm(0)
+
+
+def set_alarm(seconds):
+    """Has SIGALRM come after some seconds, 0: never; Windows has none."""
+    if hasattr(signal, "SIGALRM"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class Agreed:
