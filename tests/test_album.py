@@ -91,6 +91,7 @@ def test_a_killed_run_that_goes_on_draws_the_same_again(tmp_path):
     assert [picture["step"] for picture in panel["mae"]] == sorted(files)
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_or_made_never_end_a_run(
     tmp_path, capsys, monkeypatch
 ):

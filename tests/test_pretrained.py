@@ -147,12 +147,14 @@ def test_a_missing_or_strange_config_is_explained(tmp_path, text, said):
 
 
 def test_a_config_is_read_flat(tmp_path):
-    keys = pretrained.TELLING + pretrained.SHAPE
+    flat = dict.fromkeys(pretrained.NAMES, "tanh") | {"vit.norm_eps": 1e-6}
+    flat |= {"data.size": [32, 32], "data.mean": [0, 0, 0], "data.std": [1, 1, 1]}
+    assert set(flat) == set(pretrained.TELLING + pretrained.SHAPE)
     tree = {"vit": {}, "data": {}}
-    for key in keys:
+    for key, value in flat.items():
         first, second = key.split(".")
-        tree[first][second] = [1, 2]
+        tree[first][second] = value
     (tmp_path / "config.json").write_text(json.dumps(tree))
     folder = epath.Path(tmp_path) / "checkpoints" / "8"
     out = pretrained.read_config(restore.Saved(folder))
-    assert out == {key: [1, 2] for key in keys}
+    assert out == flat

@@ -76,7 +76,7 @@ def test_a_head_that_says_too_much_is_broken_before_there_is_memory(kind):
             old, new = struct.pack(order, old), struct.pack(order, side)
             content = content.replace(old, new)
     tracemalloc.start()
-    with pytest.raises(decoding.BrokenImageError, match="not a whole image"):
+    with pytest.raises(decoding.BrokenImageError, match="too large|not a whole"):
         decoding.decode(content)
     assert tracemalloc.get_traced_memory()[1] < GIB
     tracemalloc.stop()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import runs
 from vit_ssl_jax.data import patience, pipeline
 from vit_ssl_jax.data.sources import open_source
 from vit_ssl_jax.errors import UserError
@@ -40,7 +41,7 @@ def batches(source, count, **how):
     return list(itertools.islice(made, count))
 
 
-@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize("processes", runs.mostly_slow([0, 1], 0))
 def test_batches_go_on_as_if_nothing_was_when_the_mount_is_back(
     mount, caplog, monkeypatch, processes
 ):

@@ -29,7 +29,8 @@ SHARED = {
     "runs/finetuned": "main --config=configs/finetune_vitb.py"
     " --config.init_from=runs/mae_vitb",
 }
-ALIKE = {"runs/ijepa_vitl": "runs/mae_vitb"}  # a run, and another that stands for it
+# A run, and another that stands for it.
+ALIKE = {"runs/ijepa_vitl": "runs/mae_vitb", "runs/classifier": "runs/classes"}
 # Commands that aren't run, by what they have in common, and why. Those of our package
 # are still read: their flags, keys and values.
 LEFT_OUT = {
@@ -39,7 +40,11 @@ LEFT_OUT = {
     "tests.parity": "tests/test_goldens.py does the same",
     "tfds convert_format": "needs TensorFlow",
     "tests.studies": "draws a picture of the pages anew",
-    "data.prepare TARS": "needs ImageNet's archives; tests/data/test_prepare.py makes small ones",
+    **dict.fromkeys(
+        ("data.prepare TARS", "data.prepare ILSVRC2012"),
+        "needs ImageNet's archives; tests/data/test_prepare.py makes small ones",
+    ),
+    "convert inspect dinov2": "needs DINOv2's file; tests/interop has others",
     "configs/lowshot_vitl.py:1pct": "needs ImageNet, prepared; tests/data/test_listing.py",
     "configs/eval_dense.py": "needs images with maps; tests/test_evaluate_dense.py makes some",
     "configs/eval_robust.py:DIR": "needs sets unpacked; tests/test_evaluate_robust.py",
@@ -60,7 +65,10 @@ LEFT_OUT = {
     ),
 }
 # Commands that end with an error here, and what it says.
-ENDS = {"replay runs/mae/capsules": "there is no runs/mae/capsules"}
+ENDS = {
+    "replay runs/mae/capsules": "there is no runs/mae/capsules",
+    "replay runs/quickstart/capsules": "there is no runs/quickstart/capsules",
+}
 # Programs that aren't ours.
 OTHERS = ("pip", "tfds", ".ci/run")
 

@@ -96,6 +96,12 @@ class Case:
         return self.train(self.state, 30 * [self.batch], same_draws=True)
 
 
+# Thirty steps of the others are for -m slow.
+OFTEN = pytest.mark.parametrize(
+    "case", runs.mostly_slow(methods.names(), "mae", "ijepa", "dino"), indirect=True
+)
+
+
 def test_views_have_the_batch_in_front_and_static_shapes(case):
     one, other = (case.views(jax.random.key(seed)) for seed in (1, 2))
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), v) for v in (one, other)]
@@ -136,6 +142,7 @@ def test_encoder_receives_gradient_in_every_parameter(case):
         assert np.isfinite(x).all() and np.any(x != 0), jax.tree_util.keystr(path)
 
 
+@OFTEN
 def test_it_overfits_one_batch(case):
     losses = [metrics["train/loss"] for metrics in case.history[1]]
     assert np.isfinite(losses).all()
@@ -144,6 +151,7 @@ def test_it_overfits_one_batch(case):
     assert part[-1] < 0.9 * part[0]
 
 
+@OFTEN
 def test_a_run_compiles_once_and_needs_nothing_from_the_host(case, tiny):
     """Batches differ; implicit transfers would raise in `train`."""
     size = case.batch["image"].shape[1:3]

@@ -194,6 +194,7 @@ def test_training_cannot_tell(pair):
     assert mine == other and len(mine) == 8
 
 
+@pytest.mark.slow
 def test_metrics_are_written_once_there_are_any(pair):
     with_probe, without = pair
     names = ("online/linear/top1", "online/linear/loss", "online/knn_k3_T0.07/top1")

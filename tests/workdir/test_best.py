@@ -127,6 +127,7 @@ def parameters(folder):
     return {name: x for name, x in state.items() if name.startswith("params/")}
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_weights_of_its_best_evaluation(trained, tmp_path, capsys):
     values = {
         row["step"]: row[METRIC] for row in runs.metrics(trained) if METRIC in row
