@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -283,3 +284,17 @@ def test_a_summary_without_evaluators_is_left_out(tmp_path):
     config = runs.small(steps=2, summary=True)
     assert train.train(config, tmp_path) is None
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_signal_in_the_last_steps_is_not_kept_waiting_by_the_closing_table():
+    said = []
+    session = types.SimpleNamespace(
+        source=types.SimpleNamespace(broken=set()),
+        run=types.SimpleNamespace(steps=5),
+        config=types.SimpleNamespace(summary=True),
+        evals=types.SimpleNamespace(names=["knn"]),
+        stop_requested=[15],
+        log=types.SimpleNamespace(say=said.append),
+    )
+    assert train.finish(session, types.SimpleNamespace(step=5), None) is None
+    assert said == ["stopped before the closing table; the same command makes it"]

@@ -120,8 +120,11 @@ def finish(s, state, workdir):
     if done < s.run.steps:
         s.log.say(f"stopped at step {done}, saved; the same command continues")
         return None
-    out = None
-    if s.config.summary and s.evals.names:
+    out, closing = None, s.config.summary and s.evals.names
+    if closing and s.stop_requested and jax.process_count() == 1:
+        s.log.say("stopped before the closing table; the same command makes it")
+        return None
+    if closing:
         out = summary.report(
             s.evals,
             state,
