@@ -83,9 +83,14 @@ def leave_stuck_threads():
     """Ends the process where a thread waits for what never comes, see `signals.Late`."""
     signals = sys.modules.get("vit_ssl_jax.distributed.signals")
     if signals and signals.Late.raised:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        leave_threads(0)
+
+
+def leave_threads(status):
+    """Ends the process with a status, without waiting for what still runs in threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def end(message, leave):
@@ -98,11 +103,9 @@ def end(message, leave):
 
 def fail():
     """Ends the process with status 1, without waiting for what still runs in threads."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     others = set(threading.enumerate()) - {threading.main_thread()}
     if any(not thread.daemon for thread in others):
-        os._exit(1)
+        leave_threads(1)
     sys.exit(1)
 
 

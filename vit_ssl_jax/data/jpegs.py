@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vit_ssl_jax.data import tiffs
+
 EXIF, ORIENTATION = b"Exif\0\0", 0x0112
 FACTORS = 2, 4, 8  # by which libjpeg reads the sides smaller
 
@@ -44,16 +46,10 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, int]]:
 def find_orientation(jpeg: bytes) -> int:
     """How a JPEG's EXIF says that it is to be turned: 1 (upright) to 8."""
     tiff = _find_exif(jpeg)
-    order = {b"II": "<", b"MM": ">"}.get(jpeg[tiff : tiff + 2])
-    if not tiff or order is None:
-        return 1
     try:
-        (start,) = struct.unpack_from(order + "I", jpeg, tiff + 4)
-        (count,) = struct.unpack_from(order + "H", jpeg, tiff + start)
-        for i in range(count):
-            entry = struct.unpack_from(order + "HHIH", jpeg, tiff + start + 2 + 12 * i)
-            if entry[0] == ORIENTATION:
-                return entry[3]
+        for tag, _, place, order in tiffs.entries(jpeg, tiff) if tiff else ():
+            if tag == ORIENTATION:
+                return struct.unpack_from(order + "H", jpeg, place)[0]
     except struct.error:  # the table ends too early
         pass
     return 1

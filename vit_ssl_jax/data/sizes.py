@@ -4,6 +4,8 @@ import struct
 
 from PIL import Image
 
+from vit_ssl_jax.data import tiffs
+
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # of an image; Pillow's bound
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = b"II*\0", b"MM\0*"
@@ -41,15 +43,9 @@ def _of_webp(image: bytes) -> tuple[int, int] | None:
 
 def _of_tiff(image: bytes) -> tuple[int, int] | None:
     """The first page of a TIFF."""
-    order = "<" if image.startswith(b"II") else ">"
-    (start,) = struct.unpack_from(order + "I", image, 4)
-    (count,) = struct.unpack_from(order + "H", image, start)
     found = {}
-    for i in range(count):
-        entry = start + 2 + 12 * i
-        tag, kind = struct.unpack_from(order + "HH", image, entry)
+    for tag, kind, place, order in tiffs.entries(image):
         if tag in SIDES:
-            (found[tag],) = struct.unpack_from(
-                order + ("H" if kind == 3 else "I"), image, entry + 8
-            )
+            form = order + ("H" if kind == 3 else "I")
+            (found[tag],) = struct.unpack_from(form, image, place)
     return tuple(found[tag] for tag in SIDES) if len(found) == len(SIDES) else None
