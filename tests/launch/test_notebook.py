@@ -5,12 +5,13 @@ import io
 import pathlib
 import re
 
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import runs
+from tests.launch import notebooks
+from tests.launch.notebooks import code, tags
 from vit_ssl_jax import recipes
 
 FILE = runs.ROOT / "launch" / "colab.ipynb"
@@ -20,17 +21,7 @@ TAGS = {"colab", "network", "parameters"}
 @pytest.fixture(scope="module")
 def notebook():
     """As it is stored."""
-    return nbformat.read(FILE, as_version=4)
-
-
-def tags(cell):
-    """What a cell is marked with."""
-    return set(cell.metadata.get("tags", []))
-
-
-def code(notebook):
-    """Cells of code."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return notebooks.read(FILE.name)
 
 
 def python(cell):
@@ -41,10 +32,7 @@ def python(cell):
 
 
 def test_it_is_stored_valid_and_without_outputs(notebook):
-    nbformat.validate(notebook)
-    for cell in code(notebook):
-        assert not cell.outputs and cell.execution_count is None
-    assert set().union(*map(tags, notebook.cells)) == TAGS
+    notebooks.check_clean(notebook, TAGS)
 
 
 def test_every_cell_is_python_and_no_flag_is_read(notebook):
@@ -89,32 +77,17 @@ def test_one_constant_says_what_is_installed(notebook):
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch, small_set):
     """Without the cells for Colab and the network, with few steps."""
-    import nbclient
-
     values = dict(STEPS=4, BANK=300, QUERIES=100, RUNS=str(tmp_path / "runs"))
     values |= dict(VARIANT="1x32x1/4", LARGER="1x32x1/8")
     values |= dict(SET="small", SET_DIR=str(small_set))
-    text = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    cells = []
-    for cell in notebook.cells:
-        if not tags(cell) & {"colab", "network"}:
-            cells.append(cell)
-        if "parameters" in tags(cell):
-            cells.append(nbformat.v4.new_code_cell(text))
     for name, value in runs.environment(1).items():
         monkeypatch.setenv(name, value)
     # Three of the runs compile the same step.
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    shown = nbformat.v4.new_notebook(cells=cells)
-    client = nbclient.NotebookClient(
-        shown, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [output for cell in code(shown) for output in cell.outputs]
+    text, outputs = notebooks.execute(notebook, tmp_path, {"colab", "network"}, values)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
-    text = "".join(output.get("text", "") for output in outputs)
     assert text.count("k-NN top-1") == 5 and "fewshot" in text
     assert "Warning" not in text and "can't be read" not in text
     assert "eval/pretext/top1" in text.partition("encoder: from")[2]  # fine-tuned

@@ -4,10 +4,11 @@ import ast
 import re
 import shutil
 
-import nbformat
 import pytest
 
 from tests import runs
+from tests.launch import notebooks
+from tests.launch.notebooks import code, tags
 
 FILE = runs.ROOT / "launch" / "own_method.ipynb"
 WRITE = "%%writefile"
@@ -16,17 +17,7 @@ WRITE = "%%writefile"
 @pytest.fixture(scope="module")
 def notebook():
     """As it is stored."""
-    return nbformat.read(FILE, as_version=4)
-
-
-def tags(cell):
-    """What a cell is marked with."""
-    return set(cell.metadata.get("tags", []))
-
-
-def code(notebook):
-    """Cells of code."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return notebooks.read(FILE.name)
 
 
 def method_file(notebook):
@@ -37,10 +28,7 @@ def method_file(notebook):
 
 
 def test_it_is_stored_valid_and_without_outputs(notebook):
-    nbformat.validate(notebook)
-    for cell in code(notebook):
-        assert not cell.outputs and cell.execution_count is None
-    assert set().union(*map(tags, notebook.cells)) == {"colab", "parameters"}
+    notebooks.check_clean(notebook, {"colab", "parameters"})
 
 
 def test_cells_but_the_installation_and_the_file_are_python(notebook):
@@ -65,29 +53,14 @@ def test_the_file_is_a_method_as_the_house_writes_them(notebook):
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     """With few steps, and no file of the repository touched."""
-    import nbclient
-
     for folder in ("vit_ssl_jax", "configs"):
         shutil.copytree(runs.ROOT / folder, tmp_path / "copy" / folder)
     values = dict(STEPS=4, BANK=300, QUERIES=100, VARIANT="1x32x1/4")
-    text = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    cells = []
-    for cell in notebook.cells:
-        if "colab" not in tags(cell):
-            cells.append(cell)
-        if "parameters" in tags(cell):
-            cells.append(nbformat.v4.new_code_cell(text))
     for name, value in runs.environment(1).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "copy"))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    shown = nbformat.v4.new_notebook(cells=cells)
-    client = nbclient.NotebookClient(
-        shown, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [output for cell in code(shown) for output in cell.outputs]
-    text = "".join(output.get("text", "") for output in outputs)
+    text, outputs = notebooks.execute(notebook, tmp_path, {"colab"}, values)
     assert str(tmp_path / "copy") in text, "the repository's own package was used"
     assert re.search(r"^0\.0$", text, re.MULTILINE) and re.search(
         r"^0\.5$", text, re.MULTILINE
